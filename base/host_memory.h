@@ -1,0 +1,28 @@
+/* Host memory: memfds that can be shared, anonymous maps, and the doubly mapped
+ * region for generated code (never writable and executable at one address). */
+#ifndef EIDOLON_BASE_HOST_MEMORY_H
+#define EIDOLON_BASE_HOST_MEMORY_H
+
+#include "base/error.h"
+#include "base/types.h"
+
+struct host_region {
+    void *base;
+    size_t size;
+    int fd; /* memfd, or -1 */
+};
+
+/* Zero-filled shared memory of `size` bytes (page multiple), demand-allocated. */
+int host_memory_memfd(struct host_region *region, const char *name, size_t size, struct error *err);
+int host_memory_anonymous(struct host_region *region, size_t size, struct error *err);
+void host_memory_free(struct host_region *region);
+
+struct host_code {
+    uint8_t *write;          /* read-write view */
+    const uint8_t *execute;  /* read-execute view of the same bytes */
+    size_t size;
+};
+int host_code_create(struct host_code *code, size_t size, struct error *err);
+void host_code_destroy(struct host_code *code);
+
+#endif

@@ -1,0 +1,40 @@
+/* Direct boot of kernels: Linux bzImage (64-bit protocol), PVH ELF, multiboot1. Puts
+ * everything into guest memory and says in which state the first CPU starts. Knows no CPU: the
+ * frontend copies struct boot_cpu_state. */
+#ifndef EIDOLON_FIRMWARE_BOOT_H
+#define EIDOLON_FIRMWARE_BOOT_H
+
+#include "base/error.h"
+#include "mmu/physmem.h"
+
+struct boot_config {
+    const char *kernel, *initrd, *append;  /* initrd and append may be NULL */
+    uint64_t low_ram, high_ram;
+    unsigned cpu_count;
+    bool no_unpack;    /* start bzImages at their own entry (guest decompresses) */
+};
+
+enum boot_mode { BOOT_MODE_REAL, BOOT_MODE_PROTECTED32, BOOT_MODE_LONG64 };
+
+struct boot_segment { uint16_t selector; uint64_t base; uint32_t limit, attributes; }; /* attributes: as in struct segment_register */
+
+struct boot_cpu_state {
+    enum boot_mode mode;
+    uint64_t rip, rsp, rax, rbx, rcx, rdx, rsi, rdi, rbp, rflags;
+    uint64_t cr0, cr3, cr4, efer;
+    struct boot_segment cs, data /* ds es ss fs gs */, tr;
+    uint64_t gdt_base; uint32_t gdt_limit;
+    uint64_t idt_base; uint32_t idt_limit;
+};
+
+/* Files read and checked once; boot_place() writes them to guest memory (again after each reset). */
+struct boot_image;
+struct boot_image *boot_image_load(const struct boot_config *config, struct error *err);
+int boot_image_place(struct boot_image *image, struct physmem *mem, struct boot_cpu_state *state, struct error *err);
+void boot_image_destroy(struct boot_image *image);
+
+/* ACPI (AML from iasl + generated tables) and SMBIOS, written to the BIOS area; returns RSDP. Also given to fw_cfg. */
+struct firmware_tables_config { uint64_t low_ram, high_ram; unsigned cpu_count; uint8_t uuid[16]; };
+int firmware_tables_place(struct physmem *mem, const struct firmware_tables_config *config, gpa_t *rsdp, struct error *err);
+
+#endif

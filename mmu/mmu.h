@@ -1,0 +1,106 @@
+/* The per-vCPU MMU: L1 TLBs that generated code and the interpreter look at inline,
+ * backed by L2 (shadow tables per address space) and the walker.
+ *
+ *   L1 data entry, 32 bytes:
+ *     tag_r   page address if readable, else a non-canonical value
+ *     host_r  host page, or a PROT_NONE page
+ *     tag_w   the same for writing: also invalid while D is clear in the guest's entry,
+ *     host_w  while the page is write-tracked (code, dirty logging), for ROM and MMIO
+ *
+ * A check is `t = gva ^ tag; t <= 4096 - size`, then host + t. Only the owning vCPU
+ * thread touches a struct mmu; others ask through the CPU's event word. */
+#ifndef EIDOLON_MMU_MMU_H
+#define EIDOLON_MMU_MMU_H
+
+#include "mmu/walk.h"
+
+#define MMU_L1_BITS 10
+#define MMU_L1_SIZE (1u << MMU_L1_BITS)
+#define MMU_L1_EXEC_BITS 9
+#define MMU_L1_EXEC_SIZE (1u << MMU_L1_EXEC_BITS)
+/* The tag of an invalid entry: non-canonical, and with the index bits complemented, so
+ * that no address whatever (canonical or not) that is looked up by index matches it. */
+static inline uint64_t mmu_invalid_tag(unsigned index)
+{
+    return 0x8000000000000000ull | (uint64_t)(~index & 0xfffff) << PAGE_SHIFT;
+}
+
+struct tlb_entry {
+    uint64_t tag_r;
+    uint8_t *host_r;
+    uint64_t tag_w;
+    uint8_t *host_w;
+};
+_Static_assert(sizeof(struct tlb_entry) == 32, "generated code scales by 32");
+
+struct tlb_exec_entry {
+    uint64_t tag;
+    uint8_t *host; /* NULL: executing from MMIO or unassigned */
+    gpa_t gpa;     /* of the page */
+};
+
+struct tlb_info; /* what the fast path does not need: gpa, page size, global, PCID */
+struct mmu_l2;
+
+struct mmu {
+    struct tlb_entry l1[MMU_PRIVILEGES][MMU_L1_SIZE];
+    struct tlb_exec_entry exec[2][MMU_L1_EXEC_SIZE]; /* [0] user, [1] supervisor */
+    struct paging paging;
+    struct physmem *physmem;
+    gpa_t apic_page;       /* this page is MMIO for this vCPU whatever the map says; ~0: none */
+    /* Changes whenever what an instruction fetch would find may have changed: flushes,
+     * INVLPG, CR and EFER changes. Caches keyed by virtual address compare it. */
+    uint64_t exec_generation;
+    struct tlb_info *info;
+    struct mmu_l2 *l2;
+    uint8_t *no_access_page; /* PROT_NONE */
+    struct {
+        uint64_t l1_fills, l2_hits, walks, faults, flushes, invlpgs;
+    } stats;
+};
+
+int mmu_init(struct mmu *mmu, struct physmem *physmem, struct error *err);
+void mmu_destroy(struct mmu *mmu);
+
+/* The answer to one access within one page. */
+struct mmu_target {
+    uint8_t *host;   /* of the byte at gva; NULL: go through physmem_mmio_* (or the APIC) with gpa */
+    gpa_t gpa;
+    bool notice;     /* write to a tracked page: call physmem_written(gpa, size) around the store */
+};
+
+/* Slow path: finds and caches the translation of gva. 0, or -1 with *fault (#PF). gva
+ * must be canonical; the access must not cross a page. */
+int mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_privilege privilege,
+                  struct mmu_target *target, struct fault *fault);
+
+/* Fast path: host pointer or NULL (miss, page crossing, MMIO, tracked). */
+static inline uint8_t *mmu_lookup_read(const struct mmu *mmu, gva_t gva, unsigned size, enum mmu_privilege privilege)
+{
+    const struct tlb_entry *entry = &mmu->l1[privilege][(gva >> PAGE_SHIFT) & (MMU_L1_SIZE - 1)];
+    uint64_t offset = gva ^ entry->tag_r;
+    return likely(offset <= PAGE_SIZE - size) ? entry->host_r + offset : NULL;
+}
+static inline uint8_t *mmu_lookup_write(const struct mmu *mmu, gva_t gva, unsigned size, enum mmu_privilege privilege)
+{
+    const struct tlb_entry *entry = &mmu->l1[privilege][(gva >> PAGE_SHIFT) & (MMU_L1_SIZE - 1)];
+    uint64_t offset = gva ^ entry->tag_w;
+    return likely(offset <= PAGE_SIZE - size) ? entry->host_w + offset : NULL;
+}
+
+/* Control. The CPU has already checked the values and stores its own copies; these
+ * keep the TLBs as the architecture wants (SDM Vol. 3A 4.10.4). */
+void mmu_set_cr0(struct mmu *mmu, uint64_t cr0);
+void mmu_set_cr3(struct mmu *mmu, uint64_t cr3, bool no_flush); /* no_flush: bit 63 of the source with PCIDE */
+void mmu_set_cr4(struct mmu *mmu, uint64_t cr4);
+void mmu_set_efer(struct mmu *mmu, uint64_t efer);
+void mmu_set_pkru(struct mmu *mmu, uint32_t pkru);
+void mmu_set_pdptes(struct mmu *mmu, const uint64_t pdpte[4]);
+void mmu_set_apic_page(struct mmu *mmu, gpa_t page);
+void mmu_invlpg(struct mmu *mmu, gva_t gva);
+/* INVPCID types 0 to 3 (SDM Vol. 2A INVPCID). */
+void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t gva);
+void mmu_flush_all(struct mmu *mmu); /* everything, globals too: reset, map change */
+void mmu_drop_write_tags(struct mmu *mmu, gpa_t page); /* a page became write-tracked */
+
+#endif
