@@ -27,6 +27,8 @@ typedef uint64_t gpa_t;
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
 #define printf_like(fmt, args) __attribute__((format(printf, fmt, args)))
 
+#undef MIN /* <sys/param.h> may have come first, through libuv */
+#undef MAX
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define ALIGN_DOWN(x, a) ((x) & ~((uint64_t)(a)-1))

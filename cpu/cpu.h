@@ -72,7 +72,7 @@ struct cpu_msrs {
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_physbase[8], mtrr_physmask[8];
     uint64_t mcg_status, mcg_ctl, mc[10][4];
     uint64_t kvm_wall_clock, kvm_system_time, kvm_async_pf, kvm_steal_time, kvm_poll_control;
-    uint64_t smbase;
+    uint64_t smbase, misc_features, hwcr;
 };
 
 /* ---- Events ---- */
@@ -142,6 +142,11 @@ struct cpu {
     bool interrupt_shadow;  /* STI or MOV SS just retired */
     bool nmi_blocked;
     bool in_smm;
+    bool data_breakpoints;  /* DR7 enables some data breakpoint: memory accesses take the slow path */
+    bool code_breakpoints;  /* DR7 enables some instruction breakpoint: see cpu/debug.h */
+    bool io_breakpoints;    /* DR7 and CR4.DE enable some I/O breakpoint */
+    bool debug_shadow;      /* MOV SS or POP SS just retired: #DB is held for an instruction too */
+    bool step_trap;         /* the current instruction began with TF set and has not suppressed its trap */
     struct segment_register segs[SEG_COUNT];
     struct segment_register ldtr, tr;
     struct table_register gdtr, idtr;
@@ -169,6 +174,11 @@ struct cpu {
     /* Halting: the vCPU thread sleeps here until an event that wakes it. */
     pthread_mutex_t wait_lock;
     pthread_cond_t wait_cond;
+    _Atomic bool waiting;       /* pairs with events: see cpu_event_set */
+    _Atomic uint8_t sipi_vector;
+    struct cpu_work *work;      /* guarded by wait_lock */
+    uint32_t logged_msrs[64];   /* unknown MSRs that have been logged */
+    unsigned logged_msr_count;
 
     struct {
         uint64_t instructions, blocks_decoded, blocks_run, exceptions, interrupts, unimplemented, invalidations;
@@ -183,11 +193,15 @@ struct cpu *cpu_create(unsigned index, const struct cpuid_model *model, const st
 void cpu_destroy(struct cpu *cpu);
 void cpu_set_apic(struct cpu *cpu, void *apic, const struct cpu_apic_ops *ops);
 void cpu_reset(struct cpu *cpu);
+extern const struct state_table cpu_state_table; /* architectural state, for save and restore */
 enum cpu_exit cpu_run(struct cpu *cpu);
 
 /* Any thread. */
 void cpu_event_set(struct cpu *cpu, uint32_t events);   /* release; wakes a halted vCPU */
 void cpu_event_clear(struct cpu *cpu, uint32_t events);
+void cpu_sipi(struct cpu *cpu, uint8_t vector);         /* start-up IPI: remembers the vector, sets the event */
+/* Runs fn(cpu, opaque) on the vCPU's thread at its next boundary; if the vCPU never runs again, never. */
+int cpu_queue_work(struct cpu *cpu, void (*fn)(struct cpu *cpu, void *opaque), void *opaque);
 /* vCPU thread: sleeps until an event is set that ends the current activity. */
 void cpu_wait_for_event(struct cpu *cpu);
 
@@ -201,6 +215,9 @@ void cpu_set_efer(struct cpu *cpu, uint64_t value);
 void cpu_set_pkru(struct cpu *cpu, uint32_t value);
 void cpu_set_rflags(struct cpu *cpu, uint64_t value);  /* bit 1 forced; recomputes privilege (AC) */
 void cpu_set_cpl(struct cpu *cpu, unsigned cpl);
+/* MTRRs as a BIOS leaves them: on, write-back but for the video window and [uncached_base, 4 GiB), which is a power of two
+ * below 4 GiB. For kernels that are booted without one. */
+void cpu_set_firmware_mtrrs(struct cpu *cpu, uint64_t uncached_base);
 void cpu_update_mode(struct cpu *cpu);                 /* recomputes code_size, privilege from segs, EFER, CR0, rflags */
 
 static inline bool cpu_long_mode(const struct cpu *cpu) { return cpu->msrs.efer & (1u << 10); }

@@ -8,9 +8,10 @@
 #include "mmu/physmem.h"
 
 struct boot_config {
-    const char *kernel, *initrd, *append;  /* initrd and append may be NULL */
+    const char *kernel, *initrd, *append;  /* initrd and append may be NULL; copied */
     uint64_t low_ram, high_ram;
     unsigned cpu_count;
+    uint8_t uuid[16];  /* for SMBIOS */
     bool no_unpack;    /* start bzImages at their own entry (guest decompresses) */
 };
 
@@ -27,7 +28,8 @@ struct boot_cpu_state {
     uint64_t idt_base; uint32_t idt_limit;
 };
 
-/* Files read and checked once; boot_place() writes them to guest memory (again after each reset). */
+/* boot_image_load() reads and checks the files; boot_image_place() writes them and the firmware tables to guest memory
+ * (again after each reset) and frees what it read: the next placing reads the files anew. */
 struct boot_image;
 struct boot_image *boot_image_load(const struct boot_config *config, struct error *err);
 int boot_image_place(struct boot_image *image, struct physmem *mem, struct boot_cpu_state *state, struct error *err);

@@ -1,5 +1,5 @@
 /* The per-vCPU MMU: L1 TLBs that generated code and the interpreter look at inline,
- * backed by L2 (shadow tables per address space) and the walker.
+ * backed by L2 (a large TLB that knows address spaces apart) and the walker.
  *
  *   L1 data entry, 32 bytes:
  *     tag_r   page address if readable, else a non-canonical value
@@ -102,5 +102,15 @@ void mmu_invlpg(struct mmu *mmu, gva_t gva);
 void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t gva);
 void mmu_flush_all(struct mmu *mmu); /* everything, globals too: reset, map change */
 void mmu_drop_write_tags(struct mmu *mmu, gpa_t page); /* a page became write-tracked */
+
+/* From other threads: asks the owner to drop the write tags of a page. The caller then makes the vCPU
+ * come to a safe point (CPU_EVENT_WORK), where its thread calls mmu_run_pending. Both may be
+ * called at any time; nothing posted is lost. */
+void mmu_post_drop_write_tags(struct mmu *mmu, gpa_t page);
+void mmu_run_pending(struct mmu *mmu);
+
+/* For tests: at most `entries` valid entries in all data arrays together, and as many in the exec
+ * arrays; the oldest goes first. 0: no limit. The environment variable EIDOLON_L1_ENTRIES sets it at mmu_init. */
+void mmu_set_l1_limit(struct mmu *mmu, unsigned entries);
 
 #endif

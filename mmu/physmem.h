@@ -33,17 +33,21 @@ struct mem_region *physmem_add_rom(struct physmem *mem, gpa_t gpa, uint64_t size
                                    uint64_t data_size, const char *name, struct error *err);
 struct mem_region *physmem_add_mmio(struct physmem *mem, gpa_t gpa, uint64_t size, const struct io_ops *ops,
                                     void *opaque, const char *name, struct error *err);
-void physmem_move(struct mem_region *region, gpa_t gpa); /* BAR reprogrammed */
+void physmem_move(struct mem_region *region, gpa_t gpa); /* BAR reprogrammed; keeps its priority */
+/* A region that is not enabled is as if it were not there (a BAR whose decoding is off). New
+ * regions are enabled. */
+void physmem_set_enabled(struct mem_region *region, bool enabled);
 void physmem_remove(struct mem_region *region);
 
 /* What one guest-physical page is. `host` is NULL unless RAM or ROM and points at the
- * start of the page. */
+ * start of the page. A page with more than one thing in it (an MMIO range smaller than a page)
+ * is MEM_MMIO without a host pointer: physmem_mmio_* look up the exact address.
+ * `host` stays valid until physmem_destroy; `region` only while the device lock is held. */
 struct mem_page {
     enum mem_kind kind;
     uint8_t *host;
-    struct mem_region *region;
-    uint64_t region_offset; /* of the page's start in the region; MMIO regions smaller
-                               than a page: look up by exact address with physmem_mmio_* */
+    struct mem_region *region; /* of the page's first byte; NULL: unassigned */
+    uint64_t region_offset;    /* of that byte in the region */
 };
 struct mem_page physmem_lookup(const struct physmem *mem, gpa_t gpa);
 
@@ -78,9 +82,11 @@ static inline bool page_flags_need_notice(uint8_t flags)
 {
     return (flags & (PAGE_FLAG_CODE | PAGE_FLAGS_DIRTY)) != PAGE_FLAGS_DIRTY;
 }
-/* The bytes were (or are about to be) written: sets dirty, tells code listeners. */
+/* The bytes were written: sets dirty, tells code listeners. Called after the store: a collector of
+ * dirty pages, or a decoder, that came before the store would otherwise miss it. */
 void physmem_written(struct physmem *mem, gpa_t gpa, uint64_t size);
-/* Collects and clears one dirty bit over a range; bitmap has a bit per page. */
+/* Collects and clears one dirty bit over a range; bitmap has a bit per page, and
+ * only those are written. */
 void physmem_collect_dirty(struct physmem *mem, gpa_t gpa, uint64_t size, uint8_t flag, uint64_t *bitmap);
 
 struct physmem_listener {

@@ -21,12 +21,16 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXECUTE };
  * lets explicit data accesses through. Implicit supervisor accesses use SUPERVISOR. */
 enum mmu_privilege { MMU_USER, MMU_SUPERVISOR, MMU_SUPERVISOR_AC, MMU_PRIVILEGES };
 
+/* What the entries of all levels grant together, before privilege and control registers (4.6). */
+enum { RIGHT_WRITE = 1 << 0, RIGHT_USER = 1 << 1, RIGHT_NO_EXECUTE = 1 << 2 };
+
 struct walk_result {
     gpa_t gpa;            /* of the byte at gva */
     uint64_t page_size;   /* 4 KiB, 2 MiB, 4 MiB, 1 GiB */
     bool readable, writable, executable; /* for this privilege; pkeys applied */
     bool user, global, dirty; /* dirty: D is set, so writes need no further walk */
     uint8_t pkey;
+    uint8_t rights;       /* RIGHT_* */
 };
 
 /* 0, or -1 with *fault filled (#PF, exact error code). Sets A, and D for writes,
@@ -34,6 +38,9 @@ struct walk_result {
  * The caller checks canonicality (that is #GP/#SS, not #PF). CR0.PG = 0 is identity. */
 int mmu_walk(const struct paging *paging, struct physmem *mem, gva_t gva, enum mmu_access access,
              enum mmu_privilege privilege, struct walk_result *result, struct fault *fault);
+/* The accesses that a translation allows (bit 1 << enum mmu_access each): SDM Vol. 3A 4.6.1 and
+ * 4.6.2. What mmu_walk applies, for translations that come out of a TLB. */
+unsigned paging_allowed(const struct paging *paging, unsigned rights, unsigned pkey, enum mmu_privilege privilege);
 /* For debuggers and the monitor: no A/D, no rights check; false if not mapped. */
 bool mmu_walk_debug(const struct paging *paging, struct physmem *mem, gva_t gva, gpa_t *gpa);
 

@@ -9,7 +9,7 @@
 #include "cpu/decode/row.h"
 
 #define INSN_MAX_LENGTH 15
-#define INSN_MAX_OPERANDS 5
+#define INSN_MAX_OPERANDS 6 /* pcmpestri with its implicit ones */
 
 /* Register numbers in memory operands and for GPRs: 0..15 in encoding order
  * (rax rcx rdx rbx rsp rbp rsi rdi r8..r15). */
@@ -69,11 +69,12 @@ struct insn {
         uint8_t w, vvvv;    /* vvvv already inverted, 0..31 */
         uint8_t aaa;        /* EVEX opmask */
         bool z, b;          /* EVEX zeroing, broadcast / rounding */
+        uint8_t rc;         /* EVEX.L'L as it was, where b makes it a rounding mode (l is 2 then) */
     } vex;
     uint8_t operand_count;
     struct {                /* valid if some operand is OPERAND_MEM */
-        uint8_t base, index; /* REG_*; index of VSIB: vector register 0..31 */
-        uint8_t scale;      /* log2 */
+        uint8_t base, index; /* REG_*; index of VSIB: vector register 0..31 (16 is one, not REG_NONE) */
+        uint8_t scale;      /* log2; 0 without an index */
         uint8_t segment;    /* effective, default rules applied */
         uint8_t disp_bytes; /* as encoded: 0, 1, 2, 4, 8 */
         bool vsib;
@@ -98,7 +99,9 @@ enum decode_status insn_decode(const uint8_t *bytes, size_t available, enum code
 
 /* Encodes `insn` (as the decoder would fill it: row, operands, mem, imm, sizes, prefixes)
  * into at most 15 bytes; returns the length, 0 if it cannot be encoded. Canonical choices:
- * shortest displacement that keeps mem.disp_bytes when it is nonzero, VEX2 only if kind is 2.
+ * mem.disp_bytes when it is nonzero, else the shortest displacement; VEX2 only if kind is 2 and it suffices;
+ * prefixes that do nothing may be dropped. Register numbers, mem and imm may have been changed since decoding:
+ * REX, ModRM, SIB and VEX bits follow them; `modrm` counts only in fields that no operand names.
  * decode(encode(insn)) gives the same row, operands, mem and immediates. */
 size_t insn_encode(const struct insn *insn, uint8_t *bytes);
 

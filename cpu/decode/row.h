@@ -8,7 +8,7 @@
  *   ROW(mnemonic, opcode, PREFIX(..), MODRM(..), OPS(..), FLAGS(read, written, undefined),
  *       ATTR(..), feature, exception_class, handler, jit_class)
  *
- * docs/instructions.md tells how to add one. */
+ * The tokens are explained in row_macros.h; docs/instructions.md tells how to add one. */
 #ifndef EIDOLON_CPU_DECODE_ROW_H
 #define EIDOLON_CPU_DECODE_ROW_H
 
@@ -65,7 +65,7 @@ enum { ACCESS_R = 1, ACCESS_W = 2, ACCESS_RW = 3, ACCESS_NONE = 0 /* address onl
 struct operand_spec {
     uint8_t type;   /* enum operand_type */
     uint8_t access;
-    bool implicit;  /* fixed by the opcode, not in the assembly text's encoding (still named) */
+    bool implicit;  /* fixed by the opcode and not named in the assembly text */
 };
 
 /* RFLAGS as in the register. */
@@ -111,7 +111,15 @@ enum {
     ATTR_BRANCH = 1 << 24,   /* changes RIP: ends a block */
     ATTR_END = 1 << 25,      /* ends a block for another reason (mode, interrupts, serialising) */
     ATTR_UNDOCUMENTED = 1 << 26,
-    ATTR_NO16 = 1 << 27,     /* invalid with 16-bit effective operand size or 16-bit addressing, as the row's comment says */
+    ATTR_NO16 = 1 << 27,     /* invalid with 16-bit addressing (VSIB, tiles) */
+    /* Size of an element of the memory operand (or, without one, of the destination): what EVEX broadcast
+     * repeats and what one mask bit or one gathered element stands for. Two bits: log2 of 1, 2, 4, 8. */
+    ATTR_ELEM1 = 0, ATTR_ELEM2 = 1 << 28, ATTR_ELEM4 = 2 << 28, ATTR_ELEM8 = 3 << 28,
+    ATTR_ELEM_SHIFT = 28,
+    /* EVEX disp8*N (SDM Vol. 2A 2.7.5): N is the size of the memory operand (the element with broadcast); with
+     * ATTR_EVEX_N_ELEM (compress, expand, gather, scatter), the size of an element. */
+    ATTR_EVEX_N_ELEM = 1 << 30,
+    ATTR_W0_64 = 1u << 31,   /* W must be 0 in 64-bit mode, is ignored elsewhere (vmovd beside vmovq) */
 };
 
 /* Exception classes: which checks the engine makes before the semantics.
@@ -167,7 +175,7 @@ enum jit_class {
 struct insn_row {
     const char *mnemonic;
     uint8_t map, opcode, prefix, modrm, modrm_value; /* digit or exact byte */
-    struct operand_spec operands[5];
+    struct operand_spec operands[6]; /* INSN_MAX_OPERANDS */
     uint32_t flags_read, flags_written, flags_undefined;
     uint32_t attributes;
     uint16_t feature;

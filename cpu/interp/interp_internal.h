@@ -19,6 +19,7 @@
 #define EIDOLON_CPU_INTERP_INTERP_INTERNAL_H
 
 #include "cpu/cpu.h"
+#include "cpu/debug.h"
 
 enum step { STEP_NEXT, STEP_FAULT, STEP_BRANCH, STEP_END, STEP_REPEAT, STEP_RESYNC, STEP_HALT, STEP_EXIT };
 
@@ -79,10 +80,20 @@ int mem_segment_linear(struct cpu *cpu, enum segment seg, uint64_t offset, unsig
 int op_linear(struct cpu *cpu, const struct iop *op, unsigned size, bool write, gva_t *gva);
 int op_mem_read(struct cpu *cpu, const struct iop *op, void *buffer, unsigned size);
 int op_mem_write(struct cpu *cpu, const struct iop *op, const void *buffer, unsigned size);
-/* Host pointer for an atomic read-modify-write of size 1, 2, 4, 8, 16 at the memory operand, if it lies in
- * one RAM page and may be written (*host set, *notice as in struct mmu_target); else *host = NULL and
- * the caller does read + write (page-crossing, MMIO: under a global lock). 0 or -1. */
-int op_mem_atomic(struct cpu *cpu, const struct iop *op, unsigned size, uint8_t **host, gpa_t *gpa, bool *notice);
+/* Locked read-modify-write of the memory operand: begin gives a host cell to work on with host
+ * atomics: guest RAM itself if the operand lies in one RAM page, else a bounce buffer that end
+ * writes back (page-crossing, MMIO: all vCPUs take one lock meanwhile). A cell of 1, 2, 4, 8, 16 bytes.
+ * begin: 0 or -1 (nothing held). end must follow: `commit` = false drops a bounced value. */
+struct atomic_access {
+    uint8_t *host;
+    gva_t gva;
+    gpa_t gpa;
+    uint8_t size;
+    bool bounced, notice, stack;
+    uint8_t bounce[16] __attribute__((aligned(16)));
+};
+int op_atomic_begin(struct cpu *cpu, const struct iop *op, unsigned size, struct atomic_access *access);
+int op_atomic_end(struct cpu *cpu, struct atomic_access *access, bool commit);
 
 static inline int raise(struct cpu *cpu, uint8_t vector, uint32_t error)
 {
@@ -100,6 +111,7 @@ static inline enum step step_fault(struct cpu *cpu, uint8_t vector, uint32_t err
 int stack_push(struct cpu *cpu, uint64_t *rsp, uint64_t value, unsigned size);
 int stack_pop(struct cpu *cpu, uint64_t *rsp, uint64_t *value, unsigned size);
 void stack_commit(struct cpu *cpu, uint64_t rsp);
+uint64_t stack_advance(const struct cpu *cpu, uint64_t rsp, int64_t delta); /* wraps at the stack's address size */
 
 /* ---- GPR operands ---- */
 static inline uint64_t gpr_read(const struct cpu *cpu, const struct operand *o)
@@ -132,6 +144,11 @@ int operand_write(struct cpu *cpu, const struct iop *op, unsigned n, uint64_t va
 #include "cpu/decode/handlers.def"
 #undef HANDLER
 extern iop_fn *const interp_handlers[HANDLER_COUNT];
+
+/* One instruction at cpu_rip, single-step and breakpoints included, events not looked at. The second one
+ * leaves a fault in cpu->fault (STEP_FAULT, nothing committed), the first delivers it. */
+enum step interp_step(struct cpu *cpu);
+enum step interp_step_no_deliver(struct cpu *cpu);
 
 /* ---- Exceptions and interrupts (cpu/exception.c) ----
  * Delivers cpu->fault, with the double-fault rules (SDM Vol. 3A 6.15, table 6-5); cpu_rip is

@@ -31,7 +31,7 @@ struct board_config {
     uint64_t ram_size;
     unsigned cpu_count;
     struct chardev *serial[4];     /* NULL: port not there */
-    struct chardev *debugcon;      /* NULL: none; port 0x402 unless debugcon_port */
+    struct chardev *debugcon;      /* NULL: none; at debugcon_port, 0 = 0xe9 */
     uint16_t debugcon_port;
     const struct board_cpu_ops *cpu_ops;
     void **cpus;                   /* opaque handles, by APIC id */
@@ -43,7 +43,9 @@ struct board {
     struct board_config config;
     struct lapic **lapics;         /* by APIC id */
     struct fw_cfg *fw_cfg;
-    struct device *devices;        /* list */
+    struct device *devices;        /* list, newest first */
+    void (*reset_done)(struct board *board); /* after the devices' own resets: what firmware would set up; may be NULL */
+    void (*free)(struct board *board);       /* after the devices are gone */
     uint64_t low_ram, high_ram;    /* bytes below and above 4 GiB */
 };
 
@@ -51,7 +53,7 @@ struct board {
 struct board *board_create_q35(struct event_loop *loop, struct clock *clock, struct physmem *mem, struct port_space *ports,
                                const struct board_config *config, const struct machine_ops *machine, void *machine_opaque,
                                struct error *err);
-int board_add_device(struct board *board, const char *device_option, struct error *err); /* a -device value */
+int board_add_device(struct board *board, const char *device_option, struct error *err); /* a -device value; messages do not repeat it */
 void board_reset(struct board *board);
 void board_destroy(struct board *board);
 

@@ -28,6 +28,8 @@ struct chardev *chardev_create(struct event_loop *loop, const char *spec, const 
 void chardev_destroy(struct chardev *chardev);
 void chardev_set_handlers(struct chardev *chardev, const struct chardev_handlers *handlers, void *opaque);
 size_t chardev_write(struct chardev *chardev, const uint8_t *data, size_t size);  /* may be short */
+/* The same, but waits up to timeout_ms for a slow reader; what is left then is dropped. For ports without flow control. */
+void chardev_write_wait(struct chardev *chardev, const uint8_t *data, size_t size, int timeout_ms);
 void chardev_accept_input(struct chardev *chardev);  /* can_receive has grown */
 
 #endif

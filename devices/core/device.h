@@ -67,4 +67,11 @@ struct device *device_create(struct device_env *env, const struct device_type *t
                              struct option_list *options, struct error *err);
 void device_destroy(struct device *device);
 
+/* For the create functions of devices that the board wires by hand: an instance of type->size zero bytes with `type`, `env` and
+ * `id` (NULL: the type's name) set. Freed with free(). */
+void *device_allocate(struct device_env *env, const struct device_type *type, const char *id, struct error *err);
+void device_reset(struct device *device);
+/* A bool that came out of a saved state: any byte becomes false or true, before anybody reads it as a bool. */
+void device_load_bool(bool *value);
+
 #endif

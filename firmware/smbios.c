@@ -1,0 +1,213 @@
+/* SMBIOS 2.8 (DMTF DSP0134): entry point and the structures that operating systems look for:
+ * BIOS, system, enclosure, processor, memory array, memory devices, mapped ranges, boot status. */
+#include "firmware/acpi_builder.h"
+#include "firmware/memory_map.h"
+
+#include <string.h>
+
+enum { ENTRY_SIZE = 31, STRUCTURES_OFFSET = 32 };
+enum { HANDLE_BIOS = 0, HANDLE_SYSTEM = 0x100, HANDLE_CHASSIS = 0x300, HANDLE_CPU = 0x400, HANDLE_ARRAY = 0x1000,
+       HANDLE_DEVICE = 0x1100, HANDLE_MAPPED = 0x1300, HANDLE_BOOT = 0x2000, HANDLE_END = 0x7f00 };
+#define MEMORY_DEVICE_MAX (16 * GIB) /* per type 17, as DIMMs go */
+#define MEMORY_DEVICES 64u
+#define CPUS_MAX 64u                 /* sockets that are described */
+
+struct writer {
+    uint8_t *data;
+    size_t size, capacity;
+    unsigned count, largest;
+    bool full;
+};
+
+/* One structure: type, formatted area after the 4-byte header, then strings ("a\0b\0" with its size), and a final zero. */
+static void put(struct writer *writer, uint8_t type, uint16_t handle, const void *body, size_t body_size,
+                const char *strings, size_t strings_size)
+{
+    size_t size = 4 + body_size + (strings_size ? strings_size + 1 : 2);
+    uint8_t *out = writer->data + writer->size;
+
+    if (writer->full || size > writer->capacity - writer->size) {
+        writer->full = true;
+        return;
+    }
+    memset(out, 0, size);
+    out[0] = type;
+    out[1] = 4 + body_size;
+    memcpy(out + 2, &handle, 2);
+    memcpy(out + 4, body, body_size);
+    if (strings_size)
+        memcpy(out + 4 + body_size, strings, strings_size);
+    writer->size += size;
+    writer->count++;
+    writer->largest = MAX(writer->largest, size);
+}
+#define PUT(writer, type, handle, body, strings) \
+    put(writer, type, handle, &(body), sizeof(body), strings, sizeof(strings))
+
+static void put_system(struct writer *writer, const struct firmware_tables_config *config)
+{
+    struct __attribute__((packed)) {
+        uint8_t vendor, version;
+        uint16_t segment;
+        uint8_t date, rom_size;
+        uint64_t characteristics;
+        uint8_t extension[2], major, minor, ec_major, ec_minor;
+    } bios = { 1, 2, 0xe800, 3, 0, 1 << 3 /* not supported: nothing is claimed */, { 0, 1 << 4 /* virtual machine */ },
+               0, 1, 0xff, 0xff };
+    struct __attribute__((packed)) {
+        uint8_t manufacturer, product, version, serial, uuid[16], wake_up, sku, family;
+    } system = { 1, 2, 3, 0, { 0 }, 6 /* power switch */, 0, 0 };
+    struct __attribute__((packed)) {
+        uint8_t manufacturer, type, version, serial, asset, boot_state, power, thermal, security;
+        uint32_t oem;
+        uint8_t height, cords, elements, element_size, sku;
+    } chassis = { 1, 1 /* other */, 2, 0, 0, 3, 3, 3, 2, 0, 0, 0, 0, 0, 0 };
+
+    memcpy(system.uuid, config->uuid, sizeof(system.uuid));
+    PUT(writer, 0, HANDLE_BIOS, bios, "Eidolon\0" EIDOLON_VERSION "\0" "01/01/2026");
+    PUT(writer, 1, HANDLE_SYSTEM, system, "Eidolon\0Standard PC (Q35 + ICH9)\0" EIDOLON_VERSION);
+    PUT(writer, 3, HANDLE_CHASSIS, chassis, "Eidolon\0" EIDOLON_VERSION);
+}
+
+static void put_processors(struct writer *writer, unsigned count)
+{
+    struct __attribute__((packed)) {
+        uint8_t socket, type, family, manufacturer;
+        uint64_t id;
+        uint8_t version, voltage;
+        uint16_t clock, max_speed, current_speed;
+        uint8_t status, upgrade;
+        uint16_t l1, l2, l3;
+        uint8_t serial, asset, part, cores, enabled_cores, threads;
+        uint16_t characteristics, family2;
+    } cpu = { 1, 3, 1 /* other */, 2, 0, 3, 0, 0, 2000, 2000, 0x41 /* populated, enabled */, 1, 0xffff, 0xffff, 0xffff,
+              0, 0, 0, 1, 1, 1, 2 /* unknown */, 1 };
+
+    for (unsigned i = 0; i < MIN(count, CPUS_MAX); i++) {
+        char strings[] = "CPU 00\0Eidolon\0" EIDOLON_VERSION;
+
+        strings[4] = '0' + i / 10;
+        strings[5] = '0' + i % 10;
+        PUT(writer, 4, HANDLE_CPU + i, cpu, strings);
+    }
+}
+
+static void put_memory_array(struct writer *writer, uint64_t total, unsigned devices)
+{
+    struct __attribute__((packed)) {
+        uint8_t location, use, correction;
+        uint32_t capacity_kib;
+        uint16_t error_handle, devices;
+        uint64_t extended_capacity;
+    } array = { 1, 3 /* system memory */, 6, 0x80000000, 0xfffe, devices, total };
+
+    if (total / KIB < 0x80000000) {
+        array.capacity_kib = total / KIB;
+        array.extended_capacity = 0;
+    }
+    put(writer, 16, HANDLE_ARRAY, &array, sizeof(array), NULL, 0);
+}
+
+static void put_memory_device(struct writer *writer, unsigned n, uint64_t size)
+{
+    struct __attribute__((packed)) {
+        uint16_t array, error_handle, total_width, data_width, size_mib;
+        uint8_t form, set, locator, bank, type;
+        uint16_t detail, speed;
+        uint8_t manufacturer, serial, asset, part, attributes;
+        uint32_t extended_size_mib;
+        uint16_t configured_speed, min_voltage, max_voltage, configured_voltage;
+    } device = { HANDLE_ARRAY, 0xfffe, 0xffff, 0xffff, MIN(size / MIB, 0x7fff), 9 /* DIMM */, 0, 1, 0, 7 /* RAM */,
+                 2 /* other */, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+    char strings[] = "DIMM 00\0Eidolon";
+
+    if (size / MIB >= 0x7fff)
+        device.extended_size_mib = size / MIB;
+    strings[5] = '0' + n / 10;
+    strings[6] = '0' + n % 10;
+    PUT(writer, 17, HANDLE_DEVICE + n, device, strings);
+}
+
+static void put_mapped(struct writer *writer, unsigned n, gpa_t start, uint64_t size)
+{
+    struct __attribute__((packed)) {
+        uint32_t start_kib, end_kib;
+        uint16_t array;
+        uint8_t width;
+        uint64_t start, end;
+    } mapped = { start / KIB, (start + size) / KIB - 1, HANDLE_ARRAY, 1, 0, 0 };
+
+    if ((start + size) / KIB > 0xffffffff) {
+        mapped.start_kib = mapped.end_kib = 0xffffffff;
+        mapped.start = start;
+        mapped.end = start + size - 1;
+    }
+    put(writer, 19, HANDLE_MAPPED + n, &mapped, sizeof(mapped), NULL, 0);
+}
+
+static void put_memory(struct writer *writer, const struct firmware_tables_config *config)
+{
+    uint64_t total = config->low_ram + config->high_ram, left = total, each = MEMORY_DEVICE_MAX;
+    unsigned devices;
+
+    while ((total + each - 1) / each > MEMORY_DEVICES)
+        each *= 2;
+    devices = (total + each - 1) / each;
+    put_memory_array(writer, total, devices);
+    for (unsigned i = 0; i < devices; i++) {
+        put_memory_device(writer, i, MIN(left, each));
+        left -= MIN(left, each);
+    }
+    put_mapped(writer, 0, 0, config->low_ram);
+    if (config->high_ram)
+        put_mapped(writer, 1, MEMORY_HIGH_BASE, config->high_ram);
+}
+
+static uint8_t checksum(const uint8_t *data, size_t size)
+{
+    uint8_t sum = 0;
+
+    while (size--)
+        sum += *data++;
+    return -sum;
+}
+
+/* 5.2.1: the 32-bit entry point. */
+static void put_entry(uint8_t *data, const struct writer *writer, gpa_t base)
+{
+    struct __attribute__((packed)) {
+        char anchor[4];
+        uint8_t checksum, length, major, minor;
+        uint16_t largest;
+        uint8_t revision, formatted[5];
+        char intermediate[5];
+        uint8_t intermediate_checksum;
+        uint16_t table_length;
+        uint32_t table_address;
+        uint16_t count;
+        uint8_t bcd_revision;
+    } entry = { "_SM_", 0, ENTRY_SIZE, 2, 8, writer->largest, 0, { 0 }, "_DMI_", 0, writer->size,
+                base + STRUCTURES_OFFSET, writer->count, 0x28 };
+    _Static_assert(sizeof(entry) == ENTRY_SIZE, "SMBIOS entry point");
+
+    entry.intermediate_checksum = checksum((uint8_t *)entry.intermediate, 15);
+    entry.checksum = checksum((uint8_t *)&entry, sizeof(entry));
+    memcpy(data, &entry, sizeof(entry));
+}
+
+size_t smbios_build(uint8_t *data, size_t capacity, gpa_t base, const struct firmware_tables_config *config)
+{
+    struct writer writer = { .data = data + STRUCTURES_OFFSET, .capacity = capacity - STRUCTURES_OFFSET };
+    uint8_t boot[16] = { 0 }; /* six reserved bytes, status 0: no errors */
+
+    put_system(&writer, config);
+    put_processors(&writer, config->cpu_count);
+    put_memory(&writer, config);
+    put(&writer, 32, HANDLE_BOOT, boot, 7, NULL, 0);
+    put(&writer, 127, HANDLE_END, boot, 0, NULL, 0);
+    if (writer.full)
+        return 0;
+    memset(data, 0, STRUCTURES_OFFSET);
+    put_entry(data, &writer, base);
+    return STRUCTURES_OFFSET + writer.size;
+}

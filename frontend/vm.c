@@ -1,0 +1,201 @@
+/* Builds and tears down a virtual machine. Order: clock, loop, memory and ports, files (so that user mistakes are found
+ * before the terminal changes), CPUs, terminal and serial back ends, board, devices. Main thread. */
+#include "frontend/vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "devices/irq/lapic.h"
+#include "frontend/crash.h"
+#include "frontend/terminal.h"
+#include "frontend/vm_internal.h"
+
+#define GUEST_PHYSICAL_BITS 40
+
+static int create_base(struct vm *vm, struct error *err)
+{
+    pthread_mutex_t *lock;
+
+    clock_init(&vm->clock);
+    vm->loop = event_loop_create(&vm->clock, err);
+    if (!vm->loop)
+        return -ENOMEM;
+    lock = event_loop_mutex(vm->loop);
+    vm->mem = physmem_create(vm->settings->ram_size, lock, err);
+    if (!vm->mem)
+        return error_prefix(err, -ENOMEM, "-m %lluM", (unsigned long long)(vm->settings->ram_size / MIB));
+    vm->ports = port_space_create(lock);
+    if (!vm->ports)
+        return error_set(err, ENOMEM, "out of memory");
+    return 0;
+}
+
+static int load_image(struct vm *vm, struct error *err)
+{
+    const struct settings *settings = vm->settings;
+    uint64_t low = MIN(settings->ram_size, Q35_LOW_RAM_MAX);
+    struct boot_config config = {
+        .kernel = settings->kernel,
+        .initrd = settings->initrd,
+        .append = settings->append,
+        .low_ram = low,
+        .high_ram = settings->ram_size - low,
+        .cpu_count = vm->cpu_count,
+    };
+
+    if (!settings->kernel)
+        return 0;
+    vm->image = boot_image_load(&config, err);
+    return vm->image ? 0 : -EINVAL;
+}
+
+static int create_cpus(struct vm *vm, struct error *err)
+{
+    vm->model = cpuid_model_create(vm->settings->cpu_model, &vm->clock, GUEST_PHYSICAL_BITS, vm->cpu_count, err);
+    if (!vm->model)
+        return error_prefix(err, -EINVAL, "-cpu %s", vm->settings->cpu_model);
+    vm->vcpus = calloc(vm->cpu_count, sizeof(*vm->vcpus));
+    vm->cpu_handles = calloc(vm->cpu_count, sizeof(*vm->cpu_handles));
+    if (!vm->vcpus || !vm->cpu_handles)
+        return error_set(err, ENOMEM, "out of memory");
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct cpu *cpu = cpu_create(i, vm->model, vm->engine, vm->mem, vm->ports, &vm->clock, err);
+
+        if (!cpu)
+            return -ENOMEM;
+        vm->vcpus[i] = (struct vcpu){ .vm = vm, .cpu = cpu };
+        vm->cpu_handles[i] = cpu;
+    }
+    return 0;
+}
+
+static int create_chardevs(struct vm *vm, struct error *err)
+{
+    const struct chardev_terminal terminal = {
+        .enter_raw = terminal_enter_raw,
+        .leave_raw = terminal_leave_raw,
+        .quit = vm_quit_from_terminal,
+        .opaque = vm,
+    };
+
+    for (unsigned i = 0; i < SERIAL_PORTS; i++) {
+        const char *spec = vm->settings->serial_ports[i];
+
+        if (!spec)
+            continue;
+        vm->serial[i] = chardev_create(vm->loop, spec, &terminal, err);
+        if (!vm->serial[i])
+            return error_prefix(err, -EINVAL, "-serial %s", spec);
+    }
+    if (vm->settings->debugcon) {
+        vm->debugcon = chardev_create(vm->loop, vm->settings->debugcon, &terminal, err);
+        if (!vm->debugcon)
+            return error_prefix(err, -EINVAL, "-debugcon %s", vm->settings->debugcon);
+    }
+    return 0;
+}
+
+static int create_board(struct vm *vm, struct error *err)
+{
+    struct board_config config = {
+        .ram_size = vm->settings->ram_size,
+        .cpu_count = vm->cpu_count,
+        .debugcon = vm->debugcon,
+        .debugcon_port = vm->settings->debugcon_port,
+        .cpu_ops = &vm_board_cpu_ops,
+        .cpus = vm->cpu_handles,
+        .rtc_base_ns = (int64_t)clock_wall_ns() + vm->settings->rtc_offset_ns,
+    };
+
+    memcpy(config.serial, vm->serial, sizeof(config.serial));
+    vm->board = board_create_q35(vm->loop, &vm->clock, vm->mem, vm->ports, &config, &vm_machine_ops, vm, err);
+    if (!vm->board)
+        return -EINVAL;
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        lapic_set_features(vm->board->lapics[i], GUEST_PHYSICAL_BITS, cpuid_model_has(vm->model, FEATURE_X2APIC),
+                           cpuid_model_has(vm->model, FEATURE_TSC_DEADLINE));
+        cpu_set_apic(vm->vcpus[i].cpu, vm->board->lapics[i], &vm_cpu_apic_ops);
+    }
+    for (size_t i = 0; i < vm->settings->devices.count; i++) {
+        const char *device = vm->settings->devices.items[i];
+        int ret = board_add_device(vm->board, device, err);
+
+        if (ret)
+            return error_prefix(err, ret, "-device %s", device);
+    }
+    board_reset(vm->board);
+    return 0;
+}
+
+struct vm *vm_create(struct settings *settings, struct error *err)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+    int ret;
+
+    if (!vm) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    vm->settings = settings;
+    vm->cpu_count = settings->cpu_count;
+    pthread_mutex_init(&vm->run_lock, NULL);
+    pthread_cond_init(&vm->run_cond, NULL);
+
+    ret = settings_choose_engine(settings, &vm->engine, err);
+    if (!ret)
+        ret = create_base(vm, err);
+    if (!ret)
+        ret = load_image(vm, err);
+    if (!ret)
+        ret = create_cpus(vm, err);
+    if (!ret)
+        ret = terminal_watch_job_control(vm->loop, err);
+    if (!ret) {
+        termination_install(vm->loop);
+        ret = create_chardevs(vm, err);
+    }
+    if (!ret)
+        ret = create_board(vm, err);
+    if (!ret)
+        ret = vm_start_boot(vm, err);
+    if (ret) {
+        vm_destroy(vm);
+        return NULL;
+    }
+    return vm;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    if (!vm)
+        return;
+    termination_remove(); /* it points at the loop */
+    if (vm->board)
+        board_destroy(vm->board);
+    for (unsigned i = 0; vm->vcpus && i < vm->cpu_count; i++) {
+        if (vm->vcpus[i].cpu)
+            cpu_destroy(vm->vcpus[i].cpu);
+    }
+    for (unsigned i = 0; i < SERIAL_PORTS; i++) {
+        if (vm->serial[i])
+            chardev_destroy(vm->serial[i]);
+    }
+    if (vm->debugcon)
+        chardev_destroy(vm->debugcon);
+    if (vm->model)
+        cpuid_model_destroy(vm->model);
+    if (vm->image)
+        boot_image_destroy(vm->image);
+    if (vm->ports)
+        port_space_destroy(vm->ports);
+    if (vm->mem)
+        physmem_destroy(vm->mem);
+    event_loop_destroy(vm->loop);
+    pthread_cond_destroy(&vm->run_cond);
+    pthread_mutex_destroy(&vm->run_lock);
+    free(vm->cpu_handles);
+    free(vm->vcpus);
+    free(vm);
+}

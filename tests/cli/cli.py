@@ -1,0 +1,36 @@
+"""What the command-line tests share: running the program, counting, the summary."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+
+class Tests:
+    def __init__(self):
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--eidolon", default="build/eidolon")
+        parser.add_argument("--guest", default="build/guest")
+        options = parser.parse_args()
+        self.program = os.environ.get("EIDOLON", options.eidolon).split()
+        self.guest = options.guest
+        self.multiboot = f"{options.guest}/multiboot.elf"
+        self.kernel = f"{options.guest}/vmlinuz"
+        self.passed = self.failed = 0
+
+    def run(self, arguments, **keywords):
+        keywords.setdefault("timeout", 60)
+        return subprocess.run(self.program + list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, check=False, **keywords)
+
+    def check(self, name, good, detail=""):
+        if good:
+            self.passed += 1
+        else:
+            self.failed += 1
+            print(f"FAILED: {name}: {detail}")
+        return good
+
+    def finish(self):
+        print(f"{self.passed} passed, {self.failed} failed")
+        sys.exit(1 if self.failed or not self.passed else 0)
