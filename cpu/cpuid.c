@@ -220,26 +220,26 @@ static regs_t leaf_d(const struct cpu *cpu, uint32_t subleaf)
 /* ---- Time-stamp counter ----
  *
  * Software computes TSC = crystal * EBX / EAX, in 32 bits and in kHz (Linux: native_calibrate_tsc), and takes the crystal
- * for the APIC timer's input too. So the crystal is the APIC timer's clock, and the ratio the best that does not
- * overflow: exact for frequencies like 2600 MHz, within 1 kHz for any. */
+ * for the APIC timer's input too. So the crystal is the APIC timer's clock where a ratio without overflow gives the
+ * TSC's frequency (2600 MHz = 1 GHz * 13 / 5), and else as near to it as makes the product right to the kHz. */
 static regs_t leaf_15(const struct cpuid_model *model)
 {
-    const uint64_t crystal_khz = APIC_TIMER_HZ / 1000;
-    uint64_t best_error = UINT64_MAX;
-    regs_t regs = { .ecx = APIC_TIMER_HZ };
+    const uint64_t timer_khz = APIC_TIMER_HZ / 1000, tolerance = timer_khz / 10000;
+    uint64_t tsc = model->tsc_khz, best = UINT64_MAX;
+    regs_t regs = { 0 };
 
-    for (uint64_t denominator = 1; denominator * model->tsc_khz < UINT32_MAX; denominator++) {
-        uint64_t numerator = (denominator * model->tsc_khz + crystal_khz - 1) / crystal_khz;
-        uint64_t khz = crystal_khz * numerator / denominator;
-        uint64_t error = khz > model->tsc_khz ? khz - model->tsc_khz : model->tsc_khz - khz;
+    for (uint64_t denominator = 1; denominator * tsc < UINT32_MAX && best; denominator++) {
+        uint64_t numerator = (denominator * tsc + timer_khz / 2) / timer_khz;
+        uint64_t crystal = numerator ? (denominator * tsc + numerator - 1) / numerator : 0;
+        uint64_t distance = crystal > timer_khz ? crystal - timer_khz : timer_khz - crystal;
+        uint64_t error = numerator ? crystal * numerator / denominator - tsc : 0;
 
-        if (crystal_khz * numerator > UINT32_MAX || error >= best_error)
+        if (!numerator || crystal * numerator > UINT32_MAX || distance > tolerance)
             continue;
-        best_error = error;
-        regs.eax = (uint32_t)denominator;
-        regs.ebx = (uint32_t)numerator;
-        if (!error)
-            break;
+        if (error * timer_khz + distance < best) {
+            best = error * timer_khz + distance;
+            regs = (regs_t){ .eax = (uint32_t)denominator, .ebx = (uint32_t)numerator, .ecx = (uint32_t)(crystal * 1000) };
+        }
     }
     return regs;
 }

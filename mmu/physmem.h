@@ -72,12 +72,17 @@ enum {
     PAGE_FLAG_DIRTY_MIGRATION = 1 << 1,
     PAGE_FLAG_DIRTY_DISPLAY = 1 << 2,
     PAGE_FLAGS_DIRTY = PAGE_FLAG_DIRTY_MIGRATION | PAGE_FLAG_DIRTY_DISPLAY,
+    PAGE_FLAGS_ALL = PAGE_FLAG_CODE | PAGE_FLAGS_DIRTY,
 };
 /* 0 for what is not RAM. A page whose dirty bits are all set and whose CODE bit is clear
  * may be written directly; every other write calls physmem_written(). */
 uint8_t physmem_page_flags(const struct physmem *mem, gpa_t gpa);
 void physmem_page_set_flags(struct physmem *mem, gpa_t gpa, uint8_t flags);   /* CODE: listeners drop write tags */
 void physmem_page_clear_flags(struct physmem *mem, gpa_t gpa, uint8_t flags);
+/* CODE by count: each vCPU (each cache of code) holds a page once, before it reads its bytes, and releases it when it
+ * has no code of it any more; the flag goes with the last holder. */
+void physmem_code_acquire(struct physmem *mem, gpa_t gpa);
+void physmem_code_release(struct physmem *mem, gpa_t gpa);
 static inline bool page_flags_need_notice(uint8_t flags)
 {
     return (flags & (PAGE_FLAG_CODE | PAGE_FLAGS_DIRTY)) != PAGE_FLAGS_DIRTY;

@@ -151,7 +151,7 @@ uint8_t physmem_page_flags(const struct physmem *mem, gpa_t gpa)
     const uint8_t *host;
     _Atomic uint8_t *flags = flags_of_gpa(mem, gpa, &host);
 
-    return flags ? STORED(atomic_load(flags)) : 0;
+    return flags ? STORED(atomic_load(flags)) & PAGE_FLAGS_ALL : 0;
 }
 
 void physmem_page_set_flags(struct physmem *mem, gpa_t gpa, uint8_t set)
@@ -184,6 +184,44 @@ void physmem_page_clear_flags(struct physmem *mem, gpa_t gpa, uint8_t clear)
     uint8_t old = STORED(atomic_fetch_or(flags, clear & PAGE_FLAGS_DIRTY));
     if (!page_flags_need_notice(old))
         notify_write_tracking(mem, gpa & PAGE_MASK, host);
+}
+
+/* The upper bits of the byte count who holds code of the page; a count that reaches the top stays
+ * there: such a page is told about for ever, which costs time but is not wrong. */
+#define HOLDER 8u
+#define HOLDERS_MAX (0xffu & ~(HOLDER - 1))
+
+void physmem_code_acquire(struct physmem *mem, gpa_t gpa)
+{
+    const uint8_t *host;
+    _Atomic uint8_t *flags = flags_of_gpa(mem, gpa, &host);
+
+    if (!flags)
+        return;
+    uint8_t old = atomic_load(flags), new;
+    do {
+        new = (uint8_t)((old & HOLDERS_MAX) == HOLDERS_MAX ? old : old + HOLDER) | PAGE_FLAG_CODE;
+    } while (!atomic_compare_exchange_weak(flags, &old, new));
+    if (!page_flags_need_notice(STORED(old)))
+        notify_write_tracking(mem, gpa & PAGE_MASK, host);
+}
+
+void physmem_code_release(struct physmem *mem, gpa_t gpa)
+{
+    const uint8_t *host;
+    _Atomic uint8_t *flags = flags_of_gpa(mem, gpa, &host);
+
+    if (!flags)
+        return;
+    uint8_t old = atomic_load(flags), new;
+    do {
+        unsigned holders = old & HOLDERS_MAX;
+        if (holders == 0 || holders == HOLDERS_MAX)
+            return;
+        new = (uint8_t)(old - HOLDER);
+        if (holders == HOLDER)
+            new &= (uint8_t)~PAGE_FLAG_CODE;
+    } while (!atomic_compare_exchange_weak(flags, &old, new));
 }
 
 void physmem_written_host(struct physmem *mem, gpa_t gpa, const uint8_t *host, uint64_t size)

@@ -229,18 +229,15 @@ static void code_written(void *opaque, gpa_t gpa, uint64_t size)
         queue_page_work(cpu, drop_page_code, page);
 }
 
-static void drop_page_tags(struct cpu *cpu, void *opaque)
-{
-    mmu_drop_write_tags(&cpu->mmu, (gpa_t)(uintptr_t)opaque);
-}
-
 static void write_tracking(void *opaque, gpa_t page)
 {
     struct cpu *cpu = opaque;
-    if (running_cpu == cpu)
+    if (running_cpu == cpu) {
         mmu_drop_write_tags(&cpu->mmu, page);
-    else
-        queue_page_work(cpu, drop_page_tags, page);
+        return;
+    }
+    mmu_post_drop_write_tags(&cpu->mmu, page);
+    cpu_event_set(cpu, CPU_EVENT_WORK);
 }
 
 /* ---- Life ---- */
@@ -283,6 +280,7 @@ static void interp_destroy(struct cpu *cpu)
     struct interp *interp = cpu->engine_data;
 
     physmem_remove_listener(cpu->physmem, cpu);
+    block_invalidate_all(interp); /* releases its pages */
     host_memory_free(&(struct host_region){ .base = interp->arena, .size = interp->arena_size, .fd = -1 });
     interp_free(interp);
     cpu->engine_data = NULL;

@@ -1,8 +1,7 @@
 /* Building, finding and invalidating decoded blocks.
  *
- * Invariants: a cached block lies in one guest-physical page of RAM or ROM; a RAM page with cached blocks has
- * PAGE_FLAG_CODE set since before its bytes were read, so every later write is announced; a
- * block that is invalidated while it runs turns its remaining instructions into a look-up (interp_op_stale).
+ * Invariants: a cached block lies in one guest-physical page of RAM or ROM; a RAM page with cached blocks is
+ * held (physmem_code_acquire) since before its bytes were read, so every later write is announced; a block that is invalidated while it runs turns its remaining instructions into a look-up (interp_op_stale).
  *
  * vCPU thread only. SDM Vol. 3A 8.1.3 (self-modifying code), 11.6. */
 #include "cpu/interp/interp_block.h"
@@ -150,7 +149,6 @@ static bool build_block(struct cpu *cpu, struct block *block, const uint8_t *byt
 struct fetch {
     const uint8_t *host; /* of the first byte; NULL: MMIO or unassigned */
     gpa_t gpa;
-    bool cacheable;
 };
 
 static bool fetch_page(struct cpu *cpu, gva_t linear, struct fetch *fetch)
@@ -204,11 +202,11 @@ static uint64_t limit_room(const struct cpu *cpu)
     return cpu->cpu_rip > limit ? 0 : limit - cpu->cpu_rip + 1;
 }
 
-/* One instruction, not cached, wherever its bytes are. */
-static struct block *build_single(struct interp *interp, struct block *block, gva_t linear, block_mode_t mode)
+/* One instruction, wherever its bytes are; they are left in `bytes`. */
+static struct block *build_single(struct interp *interp, struct block *block, gva_t linear, block_mode_t mode,
+                                  uint8_t bytes[INSN_MAX_LENGTH])
 {
     struct cpu *cpu = interp->cpu;
-    uint8_t bytes[INSN_MAX_LENGTH];
     struct fault none = { 0 };
 
     cpu->fault = none;
@@ -242,9 +240,42 @@ static struct block **address_bucket(struct interp *interp, gpa_t gpa, block_mod
     return &interp->by_address[(gpa ^ gpa >> 16 ^ (uint64_t)mode << 10) % ADDRESS_BUCKETS];
 }
 
-static struct block **page_bucket(struct interp *interp, gpa_t gpa)
+static struct code_page **page_link(struct interp *interp, gpa_t gpa)
 {
-    return &interp->by_page[(gpa >> PAGE_SHIFT) % PAGE_BUCKETS];
+    struct code_page **link = &interp->pages[(gpa >> PAGE_SHIFT) % PAGE_BUCKETS];
+    while (*link && (*link)->page != (gpa & PAGE_MASK))
+        link = &(*link)->next;
+    return link;
+}
+
+/* The page's record, held from now on. There is room in the arena. */
+static struct code_page *page_get(struct interp *interp, gpa_t gpa)
+{
+    struct code_page **link = page_link(interp, gpa), *page = *link;
+    if (page)
+        return page;
+    page = interp->free_pages;
+    if (page) {
+        interp->free_pages = page->next;
+    } else {
+        page = (struct code_page *)(interp->arena + interp->arena_used);
+        interp->arena_used += ALIGN_UP(sizeof(*page), 64);
+    }
+    *page = (struct code_page){ .page = gpa & PAGE_MASK };
+    *link = page;
+    physmem_code_acquire(interp->cpu->physmem, page->page);
+    return page;
+}
+
+static void page_put_if_empty(struct interp *interp, gpa_t gpa)
+{
+    struct code_page **link = page_link(interp, gpa), *page = *link;
+    if (!page || page->blocks)
+        return;
+    *link = page->next;
+    physmem_code_release(interp->cpu->physmem, page->page);
+    page->next = interp->free_pages;
+    interp->free_pages = page;
 }
 
 static struct block *lookup(struct interp *interp, gpa_t gpa, block_mode_t mode)
@@ -258,76 +289,59 @@ static struct block *lookup(struct interp *interp, gpa_t gpa, block_mode_t mode)
 static struct block *build_cached(struct interp *interp, const struct fetch *fetch, block_mode_t mode)
 {
     struct cpu *cpu = interp->cpu;
-    size_t largest = sizeof(struct block) + (BLOCK_MAX_OPS + 1) * sizeof(struct iop);
+    size_t largest = sizeof(struct block) + (BLOCK_MAX_OPS + 1) * sizeof(struct iop) + sizeof(struct code_page) + 128;
 
     if (interp->arena_used + largest > interp->arena_size)
         block_invalidate_all(interp);
-    physmem_page_set_flags(cpu->physmem, fetch->gpa & PAGE_MASK, PAGE_FLAG_CODE); /* before the bytes are read */
+    struct code_page *page = page_get(interp, fetch->gpa); /* before the bytes are read */
     struct block *block = (struct block *)(interp->arena + interp->arena_used);
     block->gpa = fetch->gpa;
     block->mode = mode;
-    if (!build_block(cpu, block, fetch->host, PAGE_SIZE - (fetch->gpa & ~PAGE_MASK), BLOCK_MAX_OPS))
+    if (!build_block(cpu, block, fetch->host, PAGE_SIZE - (fetch->gpa & ~PAGE_MASK), BLOCK_MAX_OPS)) {
+        page_put_if_empty(interp, fetch->gpa);
         return NULL; /* the first instruction crosses the page end */
+    }
     interp->arena_used += ALIGN_UP(sizeof(struct block) + (block->op_count + 1u) * sizeof(struct iop), 64);
     struct block **bucket = address_bucket(interp, block->gpa, mode);
     block->next_by_address = *bucket;
     *bucket = block;
-    bucket = page_bucket(interp, block->gpa);
-    block->next_in_page = *bucket;
-    *bucket = block;
+    block->next_in_page = page->blocks;
+    page->blocks = block;
     return block;
 }
 
 /* ---- Instructions that cross a page end ---- */
-
-static bool mode_is_64(block_mode_t mode)
-{
-    return (mode & 3) == CODE64;
-}
 
 static bool may_cross(gva_t linear)
 {
     return (linear & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LENGTH;
 }
 
-static uint64_t crossing_stamp(const struct interp *interp)
-{
-    return interp->cpu->mmu.exec_generation + interp->crossing_epoch + 1;
-}
-
+/* Fetching goes by the page tables of this moment, and what is compared are the bytes of this moment, so nothing can be
+ * stale and nothing needs to be invalidated. */
 static struct block *crossing_find(struct interp *interp, gva_t linear, block_mode_t mode)
 {
-    const struct jump_entry *entry = &interp->crossing_cache[linear >> PAGE_SHIFT & (CROSSING_CACHE_SIZE - 1)];
-    bool hit = entry->linear == linear && entry->mode == mode && entry->stamp == crossing_stamp(interp);
-    return hit && entry->block->bytes <= limit_room(interp->cpu) ? entry->block : NULL;
+    unsigned slot = linear >> PAGE_SHIFT & (CROSSING_CACHE_SIZE - 1);
+    struct crossing_entry *entry = &interp->crossing_cache[slot];
+    struct block *block = (struct block *)(interp->crossing_blocks + slot * SINGLE_BLOCK_SIZE);
+    uint8_t bytes[INSN_MAX_LENGTH];
+
+    if (entry->linear == linear && entry->mode == mode && block->op_count &&
+        fetch_bytes(interp->cpu, linear, bytes) >= block->bytes && !memcmp(bytes, entry->bytes, block->bytes) &&
+        block->bytes <= limit_room(interp->cpu))
+        return block;
+    block->op_count = 0;
+    block = build_single(interp, block, linear, mode, entry->bytes);
+    entry->linear = linear;
+    entry->mode = mode;
+    return block;
 }
 
-static struct block *crossing_build(struct interp *interp, gva_t linear, block_mode_t mode)
+/* Was the instruction here the last time one that crosses? (If it is not any more, crossing_find still gives the right one.) */
+static bool is_crossing(const struct interp *interp, gva_t linear, block_mode_t mode)
 {
-    unsigned slot = linear >> PAGE_SHIFT & (CROSSING_CACHE_SIZE - 1);
-    struct jump_entry *entry = &interp->crossing_cache[slot];
-    gva_t next = (linear & PAGE_MASK) + PAGE_SIZE;
-    gva_t pages[2] = { linear, mode_is_64(mode) ? next : (uint32_t)next };
-    bool in_ram = is_canonical(next);
-
-    entry->stamp = 0;
-    for (unsigned i = 0; i < 2 && in_ram; i++) {
-        struct fetch fetch;
-        if (!fetch_page(interp->cpu, pages[i], &fetch))
-            in_ram = false; /* build_single finds out which fault that is, and whether the page is needed */
-        else if (fetch.host)
-            physmem_page_set_flags(interp->cpu->physmem, fetch.gpa & PAGE_MASK, PAGE_FLAG_CODE);
-        else
-            in_ram = false;
-    }
-    entry->block = (struct block *)(interp->crossing_blocks + slot * SINGLE_BLOCK_SIZE);
-    struct block *block = build_single(interp, entry->block, linear, mode);
-    if (block && in_ram) {
-        entry->linear = linear;
-        entry->mode = mode;
-        entry->stamp = crossing_stamp(interp);
-    }
-    return block;
+    const struct crossing_entry *entry = &interp->crossing_cache[linear >> PAGE_SHIFT & (CROSSING_CACHE_SIZE - 1)];
+    return entry->linear == linear && entry->mode == mode;
 }
 
 struct block *block_find(struct interp *interp, bool single)
@@ -337,11 +351,12 @@ struct block *block_find(struct interp *interp, bool single)
     gva_t linear = cpu->code_size == CODE64 ? cpu->cpu_rip : (uint32_t)(cpu->segs[SEG_CS].base + cpu->cpu_rip);
     struct jump_entry *entry = &interp->jump_cache[(linear ^ linear >> 12) % JUMP_CACHE_SIZE];
     uint64_t stamp = cpu->mmu.exec_generation + interp->epoch + 1;
+    uint8_t bytes[INSN_MAX_LENGTH];
     struct fetch fetch;
     struct block *block;
 
     if (unlikely(single))
-        return build_single(interp, interp->single, linear, mode);
+        return build_single(interp, interp->single, linear, mode, bytes);
     if (likely(entry->linear == linear && entry->stamp == stamp && entry->mode == mode &&
                (cpu->code_size == CODE64 || entry->block->bytes <= limit_room(cpu))))
         return entry->block;
@@ -352,16 +367,16 @@ struct block *block_find(struct interp *interp, bool single)
     if (!fetch_page(cpu, linear, &fetch))
         return NULL;
     if (!fetch.host)
-        return build_single(interp, interp->single, linear, mode);
+        return build_single(interp, interp->single, linear, mode, bytes);
     block = lookup(interp, fetch.gpa, mode);
-    if (!block && may_cross(linear) && (block = crossing_find(interp, linear, mode)))
-        return block;
+    if (!block && may_cross(linear) && is_crossing(interp, linear, mode))
+        return crossing_find(interp, linear, mode);
     if (!block)
         block = build_cached(interp, &fetch, mode);
     if (!block)
-        return crossing_build(interp, linear, mode);
+        return crossing_find(interp, linear, mode);
     if (block->bytes > limit_room(cpu))
-        return build_single(interp, interp->single, linear, mode);
+        return build_single(interp, interp->single, linear, mode, bytes);
     stamp = cpu->mmu.exec_generation + interp->epoch + 1;
     *entry = (struct jump_entry){ .linear = linear, .stamp = stamp, .block = block, .mode = mode };
     return block;
@@ -386,14 +401,12 @@ static void unlink_by_address(struct interp *interp, struct block *block)
 
 static void invalidate_in_page(struct interp *interp, gpa_t gpa, uint64_t size)
 {
-    gpa_t page = gpa & PAGE_MASK;
-    struct block **link = page_bucket(interp, gpa);
-    bool left = false;
-
-    while (*link) {
+    struct code_page *page = *page_link(interp, gpa);
+    if (!page)
+        return;
+    for (struct block **link = &page->blocks; *link;) {
         struct block *block = *link;
-        if ((block->gpa & PAGE_MASK) != page || block->gpa >= gpa + size || block->gpa + block->bytes <= gpa) {
-            left |= (block->gpa & PAGE_MASK) == page;
+        if (block->gpa >= gpa + size || block->gpa + block->bytes <= gpa) {
             link = &block->next_in_page;
             continue;
         }
@@ -403,13 +416,11 @@ static void invalidate_in_page(struct interp *interp, gpa_t gpa, uint64_t size)
         interp->epoch++;
         interp->cpu->stats.invalidations++;
     }
-    if (!left)
-        physmem_page_clear_flags(interp->cpu->physmem, page, PAGE_FLAG_CODE);
+    page_put_if_empty(interp, gpa);
 }
 
 void block_invalidate_range(struct interp *interp, gpa_t gpa, uint64_t size)
 {
-    interp->crossing_epoch++;
     while (size) {
         uint64_t piece = MIN(size, PAGE_SIZE - (gpa & ~PAGE_MASK));
         invalidate_in_page(interp, gpa, piece);
@@ -421,12 +432,15 @@ void block_invalidate_range(struct interp *interp, gpa_t gpa, uint64_t size)
 void block_invalidate_all(struct interp *interp)
 {
     for (unsigned i = 0; i < PAGE_BUCKETS; i++) {
-        for (struct block *block = interp->by_page[i]; block; block = block->next_in_page)
-            make_stale(block);
+        for (struct code_page *page = interp->pages[i]; page; page = page->next) {
+            for (struct block *block = page->blocks; block; block = block->next_in_page)
+                make_stale(block);
+            physmem_code_release(interp->cpu->physmem, page->page);
+        }
     }
-    memset(interp->by_page, 0, sizeof(interp->by_page));
+    memset(interp->pages, 0, sizeof(interp->pages));
     memset(interp->by_address, 0, sizeof(interp->by_address));
+    interp->free_pages = NULL;
     interp->arena_used = 0;
     interp->epoch++;
-    interp->crossing_epoch++;
 }

@@ -28,9 +28,21 @@ struct jump_entry {
     block_mode_t mode;
 };
 
-/* Instructions that cross a page end depend on two pages, so they are cached by linear address alone, until
- * the next change of a mapping or write to any page with code. */
+/* The blocks of one guest-physical page. While there are any, the page is held (physmem_code_acquire). */
+struct code_page {
+    struct code_page *next; /* hash chain */
+    gpa_t page;
+    struct block *blocks;
+};
+
+/* Instructions that cross a page end depend on two pages: cached by linear address, with their bytes, which are
+ * fetched and compared each time. */
 #define CROSSING_CACHE_SIZE 256
+struct crossing_entry {
+    gva_t linear;
+    block_mode_t mode;
+    uint8_t bytes[INSN_MAX_LENGTH];
+};
 
 #define ADDRESS_BUCKETS 65536
 #define PAGE_BUCKETS 16384
@@ -38,17 +50,17 @@ struct jump_entry {
 struct interp {
     struct cpu *cpu;
     uint64_t epoch; /* grows whenever a block is invalidated */
-    uint64_t crossing_epoch; /* grows with every write to a page with code */
     struct jump_entry jump_cache[JUMP_CACHE_SIZE];
     struct block *by_address[ADDRESS_BUCKETS];
-    struct block *by_page[PAGE_BUCKETS];
-    /* Blocks are cut from one arena and never freed singly; when it is full everything is dropped at the
+    struct code_page *pages[PAGE_BUCKETS];
+    struct code_page *free_pages;
+    /* Blocks and pages are cut from one arena and never freed singly; when it is full everything is dropped at the
      * next block boundary, when no block is running. */
     uint8_t *arena;
     size_t arena_size, arena_used;
     struct block *single; /* room for one instruction: single steps, code outside RAM */
     uint8_t *crossing_blocks; /* CROSSING_CACHE_SIZE blocks of one instruction */
-    struct jump_entry crossing_cache[CROSSING_CACHE_SIZE];
+    struct crossing_entry crossing_cache[CROSSING_CACHE_SIZE];
 };
 
 #define SINGLE_BLOCK_SIZE (sizeof(struct block) + 2 * sizeof(struct iop))

@@ -87,8 +87,15 @@ static enum step call_to(struct cpu *cpu, const struct iop *op, uint64_t target)
 {
     uint64_t rsp = cpu->gpr[REG_RSP], next = iop_next_ip(cpu, op), block = cpu->cpu_rip;
     enum step step = branch_to(cpu, op, target);
-    if (step == STEP_FAULT)
+    if (step == STEP_FAULT) { /* if the push faults too, that comes first */
+        struct fault fault = cpu->fault;
+        gva_t gva;
+        uint64_t top = stack_advance(cpu, rsp, -(int64_t)op->insn.operand_size);
+        if (!mem_segment_linear(cpu, SEG_SS, top, op->insn.operand_size, true, cpu->code_size, &gva) &&
+            !mem_probe_write_linear(cpu, gva, op->insn.operand_size, cpu->privilege, true))
+            cpu->fault = fault;
         return step;
+    }
     if (stack_push(cpu, &rsp, next, op->insn.operand_size)) {
         cpu->cpu_rip = block;
         return STEP_FAULT;

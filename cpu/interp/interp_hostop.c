@@ -5,7 +5,7 @@
  *
  * Stubs are never freed, so a block may keep pointers to them for ever: there is one per *normalised* encoding
  * (interp_hostop.h), and those are few. With every immediate of every form that has one, a hostile guest
- * can make about 95,000 of them; the region has room for more. A Linux guest makes a few hundred.
+ * can make about 89,000 of them (11 MiB); the region has room for 131,072. A Linux guest makes a few hundred.
  *
  * One table per process, shared by all vCPUs and guarded by a lock that is taken only when a block is
  * built. It is mutable file-scope state because signal handlers and what they divert to are per process too.
@@ -99,7 +99,7 @@ static int operand_slot(unsigned type)
 static bool is_gpr_sized(unsigned type)
 {
     char letter = operand_type_names[type][0];
-    return letter == 'E' || letter == 'G' || letter == 'R' || letter == 'B';
+    return letter == 'E' || letter == 'G' || letter == 'R' || letter == 'B' || letter == 'r'; /* rAXy: pcmpestr */
 }
 
 static bool plan_register(struct hostop_plan *plan, unsigned n)
@@ -266,6 +266,10 @@ static void describe(struct hostop *hostop, const struct hostop_plan *plan)
         hostop->align_mask = (uint8_t)align_mask(insn->row, insn->operands[i].size);
     }
     describe_slots(hostop, plan);
+    /* CVTPI2PS and CVTPI2PD from memory touch no MMX state: processors check no pending x87 exception then. */
+    hostop->exception_class = insn->row->exception_class;
+    if (hostop->exception_class == EXC_SSE_INT_MMX && !hostop->has_mmx)
+        hostop->exception_class = EXC_SSE_FP;
 }
 
 static struct hostop **bucket_of(const struct insn_row *row, const uint8_t *bytes, unsigned length)

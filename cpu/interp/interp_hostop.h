@@ -32,6 +32,7 @@ struct hostop {
     hostop_code *code;
     const struct insn_row *row;
     uint8_t kind;           /* enum hostop_kind */
+    uint8_t exception_class;
     uint8_t mem_access;     /* ACCESS_* of the memory operand; 0: none */
     uint8_t mem_size;       /* bytes */
     uint8_t align_mask;     /* address bits that must be zero (#GP(0)) */
@@ -138,6 +139,7 @@ static inline uint8_t *x87_mmx_register(struct fxsave_area *fx, unsigned n)
  * Linear; 64 bytes at a time through interp_memory.c, whole pieces of pages when the L1 has them. 0 or -1. */
 int area_read(struct cpu *cpu, gva_t gva, void *buffer, unsigned size, bool stack);
 int area_write(struct cpu *cpu, gva_t gva, const void *buffer, unsigned size, bool stack);
+int area_touch(struct cpu *cpu, gva_t gva, bool write, bool stack); /* one byte: 0 or -1 */
 int area_probe_write(struct cpu *cpu, gva_t gva, unsigned size, bool stack);
 
 #endif

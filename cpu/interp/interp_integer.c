@@ -174,11 +174,23 @@ enum step interp_idiv(struct cpu *cpu, const struct iop *op)
     default: __asm__(insn "q %%cl, %2, %0; pushfq; popq %1" : "+r"(d), "=r"(flags) : "r"(s), "c"(count) : "cc"); break;              \
     }
 
+/* A destination that is read and written is looked up for writing at once: its #PF says so. */
+static int probe_destination(struct cpu *cpu, const struct iop *op)
+{
+    const struct operand *o = op->insn.operands;
+    gva_t gva;
+    if (o[0].kind != OPERAND_MEM)
+        return 0;
+    if (op_address(cpu, op, o[0].size, true, &gva))
+        return -1;
+    return mem_probe_write_linear(cpu, gva, o[0].size, cpu->privilege, op_uses_stack_segment(op));
+}
+
 static enum step double_shift(struct cpu *cpu, const struct iop *op, bool left)
 {
     const struct operand *o = op->insn.operands;
     uint64_t d, count, flags = 0, s = gpr_read(cpu, &o[1]);
-    if (operand_read(cpu, op, 2, &count) || operand_read(cpu, op, 0, &d))
+    if (probe_destination(cpu, op) || operand_read(cpu, op, 2, &count) || operand_read(cpu, op, 0, &d))
         return STEP_FAULT;
     count &= o[0].size == 8 ? 63 : 31;
     if (!count) /* a 32-bit register is still written, hence zero-extended */

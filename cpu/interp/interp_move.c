@@ -252,7 +252,8 @@ enum step interp_cmpxchg(struct cpu *cpu, const struct iop *op)
     if (o[0].kind != OPERAND_MEM) {
         seen = gpr_read(cpu, &o[0]);
         equal = seen == expected;
-        gpr_write(cpu, &o[0], equal ? desired : seen);
+        if (equal) /* else not even its upper half is touched */
+            gpr_write(cpu, &o[0], desired);
     } else {
         struct atomic_access access;
         if (op_atomic_begin(cpu, op, size, &access))

@@ -45,6 +45,17 @@ static void count_down(struct cpu *cpu, struct string_op *s, uint64_t elements)
         set_masked(cpu, REG_RCX, s->count, s->mask);
 }
 
+/* With REP and 32-bit addresses Intel's processors zero-extend registers before they look at the count or the
+ * first element: rCX, and the pointers too if `pointers` (MOVS, STOS). */
+static void zero_extend(struct cpu *cpu, const struct string_op *s, bool pointers)
+{
+    if (!s->repeated || s->mask != 0xffffffff)
+        return;
+    cpu->gpr[REG_RCX] &= s->mask;
+    if (pointers)
+        cpu->gpr[REG_RDI] &= s->mask;
+}
+
 static int string_address(struct cpu *cpu, const struct iop *op, const struct string_op *s, unsigned reg, enum segment seg,
                           bool write, gva_t *gva)
 {
@@ -100,6 +111,7 @@ static void fill(uint8_t *host, const void *element, unsigned size, uint64_t cou
 enum step interp_stos(struct cpu *cpu, const struct iop *op)
 {
     struct string_op s = string_begin(cpu, op);
+    zero_extend(cpu, &s, true);
     while (s.count) {
         gva_t gva;
         if (string_address(cpu, op, &s, REG_RDI, SEG_ES, true, &gva))
@@ -140,14 +152,28 @@ static void copy_elements(uint8_t *to, const uint8_t *from, const struct string_
     }
 }
 
+/* A fault of the source comes before one of the destination, whose address is wrong. */
+static enum step movs_bad_destination(struct cpu *cpu, const struct string_op *s, gva_t from)
+{
+    struct fault fault = cpu->fault;
+    uint64_t element;
+    if (!mem_read_linear(cpu, from, &element, s->size, cpu->privilege, s->source == SEG_SS))
+        cpu->fault = fault;
+    return STEP_FAULT;
+}
+
 enum step interp_movs(struct cpu *cpu, const struct iop *op)
 {
     struct string_op s = string_begin(cpu, op);
+    zero_extend(cpu, &s, true);
+    if (s.repeated && s.mask == 0xffffffff)
+        cpu->gpr[REG_RSI] &= s.mask;
     while (s.count) {
         gva_t from, to;
-        if (string_address(cpu, op, &s, REG_RSI, s.source, false, &from) ||
-            string_address(cpu, op, &s, REG_RDI, SEG_ES, true, &to))
+        if (string_address(cpu, op, &s, REG_RSI, s.source, false, &from))
             return STEP_FAULT;
+        if (string_address(cpu, op, &s, REG_RDI, SEG_ES, true, &to))
+            return movs_bad_destination(cpu, &s, from);
         uint64_t run = MIN(run_length(cpu, op, &s, REG_RSI, from), run_length(cpu, op, &s, REG_RDI, to));
         uint64_t bytes = run * s.size;
         uint64_t back = s.step > 0 ? 0 : bytes - s.size;
@@ -176,6 +202,7 @@ enum step interp_movs(struct cpu *cpu, const struct iop *op)
 enum step interp_lods(struct cpu *cpu, const struct iop *op)
 {
     struct string_op s = string_begin(cpu, op);
+    zero_extend(cpu, &s, false);
     while (s.count) {
         gva_t from;
         uint64_t element = 0;
@@ -210,16 +237,25 @@ static bool comparison_ends(const struct cpu *cpu, const struct iop *op)
     return op->insn.rep == REP_F3 ? !(cpu->rflags & FLAG_ZF) : op->insn.rep == REP_F2 && cpu->rflags & FLAG_ZF;
 }
 
+/* A fault in a repeated comparison leaves the flags of before the instruction (SDM Vol. 2B REP). */
+static enum step comparison_faults(struct cpu *cpu, uint64_t rflags)
+{
+    set_flags(cpu, rflags, FLAGS_ARITH);
+    return STEP_FAULT;
+}
+
 enum step interp_scas(struct cpu *cpu, const struct iop *op)
 {
     struct string_op s = string_begin(cpu, op);
+    uint64_t rflags = cpu->rflags;
     bool done = false;
+    zero_extend(cpu, &s, false);
     while (s.count && !done) {
         gva_t at;
         uint64_t element = 0;
         if (string_address(cpu, op, &s, REG_RDI, SEG_ES, false, &at) ||
             mem_read_linear(cpu, at, &element, s.size, cpu->privilege, false))
-            return STEP_FAULT;
+            return comparison_faults(cpu, rflags);
         set_flags(cpu, compare_flags(cpu->gpr[REG_RAX], element, s.size), FLAGS_ARITH);
         advance(cpu, &s, REG_RDI, 1);
         count_down(cpu, &s, 1);
@@ -230,18 +266,21 @@ enum step interp_scas(struct cpu *cpu, const struct iop *op)
     return leave(cpu, op, &s, done);
 }
 
+/* ES:rDI is read first, as processors do. */
 enum step interp_cmps(struct cpu *cpu, const struct iop *op)
 {
     struct string_op s = string_begin(cpu, op);
+    uint64_t rflags = cpu->rflags;
     bool done = false;
+    zero_extend(cpu, &s, false);
     while (s.count && !done) {
         gva_t first, second;
         uint64_t a = 0, b = 0;
-        if (string_address(cpu, op, &s, REG_RSI, s.source, false, &first) ||
-            string_address(cpu, op, &s, REG_RDI, SEG_ES, false, &second) ||
-            mem_read_linear(cpu, first, &a, s.size, cpu->privilege, s.source == SEG_SS) ||
-            mem_read_linear(cpu, second, &b, s.size, cpu->privilege, false))
-            return STEP_FAULT;
+        if (string_address(cpu, op, &s, REG_RDI, SEG_ES, false, &second) ||
+            mem_read_linear(cpu, second, &b, s.size, cpu->privilege, false) ||
+            string_address(cpu, op, &s, REG_RSI, s.source, false, &first) ||
+            mem_read_linear(cpu, first, &a, s.size, cpu->privilege, s.source == SEG_SS))
+            return comparison_faults(cpu, rflags);
         set_flags(cpu, compare_flags(a, b, s.size), FLAGS_ARITH);
         advance(cpu, &s, REG_RSI, 1);
         advance(cpu, &s, REG_RDI, 1);
@@ -278,6 +317,7 @@ enum step interp_ins(struct cpu *cpu, const struct iop *op)
         s.size = 4;
     if (cpu_check_io(cpu, port, s.size))
         return STEP_FAULT;
+    zero_extend(cpu, &s, false);
     while (s.count) {
         gva_t to;
         if (string_address(cpu, op, &s, REG_RDI, SEG_ES, true, &to) ||
@@ -300,6 +340,7 @@ enum step interp_outs(struct cpu *cpu, const struct iop *op)
     uint16_t port = (uint16_t)cpu->gpr[REG_RDX];
     if (cpu_check_io(cpu, port, s.size))
         return STEP_FAULT;
+    zero_extend(cpu, &s, false);
     while (s.count) {
         gva_t from;
         uint32_t value = 0;

@@ -3,7 +3,7 @@
  *
  * Order of checks: #UD, #NM, #MF by exception class; then the address (#SS, #GP), its alignment (#GP before
  * #PF: design, 6a.18), the access (#PF), and last SIMD exceptions (#XM). Nothing is committed before the last
- * of them; a store through the bounce buffer puts MXCSR back if the write faults.
+ * of them, but for MXCSR's flags and the change to MMX state where processors do so (finish, store_bounced).
  * vCPU thread only. SDM Vol. 2A 2.4 and 2.5 (exception classes), Vol. 3A table 13-1 (CR0.EM, MP, TS). */
 #include <string.h>
 
@@ -134,8 +134,11 @@ static void commit_mmx(struct cpu *cpu, const struct iop *op, const struct hosto
 
 static enum step finish(struct cpu *cpu, const struct iop *op, const struct hostop *hostop, uint64_t result)
 {
-    if (unlikely((uint32_t)result))
+    if (unlikely((uint32_t)result)) {
+        if (hostop->has_mmx && (uint32_t)result == HOSTOP_FP_EXCEPTION)
+            x87_enter_mmx(&cpu->vector.fx); /* cvtps2pi and kin: the transition comes before the #XM */
         return hostop_fault(cpu, op, (uint32_t)result);
+    }
     if (hostop->has_mmx)
         commit_mmx(cpu, op, hostop);
     if (hostop->writes_flags)
@@ -147,13 +150,14 @@ static enum step finish(struct cpu *cpu, const struct iop *op, const struct host
 static enum step store_bounced(struct cpu *cpu, const struct iop *op, const struct hostop *hostop, gva_t gva)
 {
     uint8_t bounce[64] __attribute__((aligned(64))) = { 0 };
-    uint32_t mxcsr = cpu->vector.fx.mxcsr;
     bool stack = op_uses_stack_segment(op);
     if (hostop->mem_access & ACCESS_R && mem_read_linear(cpu, gva, bounce, hostop->mem_size, cpu->privilege, stack))
         return STEP_FAULT;
     uint64_t result = run_stub(cpu, op, hostop, bounce);
+    /* The one store with floating-point exceptions, VCVTPS2PH, leaves its flags in MXCSR although it faults. */
     if (!(uint32_t)result && mem_write_linear(cpu, gva, bounce, hostop->mem_size, cpu->privilege, stack)) {
-        cpu->vector.fx.mxcsr = mxcsr;
+        if (hostop->has_mmx)
+            x87_set_top(&cpu->vector.fx, 0); /* a store from an MMX register faults in the middle of the transition */
         return STEP_FAULT;
     }
     return finish(cpu, op, hostop, result);
@@ -187,7 +191,7 @@ enum step interp_vec(struct cpu *cpu, const struct iop *op)
     const struct hostop *hostop = op->stub;
     if (unlikely(hostop->kind == HOSTOP_UD))
         return step_fault(cpu, VECTOR_UD, 0);
-    if (vector_check_class(cpu, hostop->row->exception_class))
+    if (vector_check_class(cpu, hostop->exception_class))
         return STEP_FAULT;
     if (hostop->mem_access)
         return run_memory(cpu, op, hostop);

@@ -57,9 +57,22 @@ static uint8_t *masked_host(struct cpu *cpu, const struct iop *op, const struct 
     return write ? fast_write(cpu, gva, bytes) : fast_read(cpu, gva, bytes);
 }
 
+/* #GP for any selected element comes before #PF for another. */
+static int masked_check(struct cpu *cpu, const struct iop *op, const struct masked_access *access)
+{
+    for (unsigned i = 0; i < access->count && op->insn.code_size == CODE64; i++) {
+        gva_t gva = ((access->offset + i * access->size) & op->ea_mask) + *op->segment_base;
+        if (access->selected >> i & 1 && (!is_canonical(gva) || !is_canonical(gva + access->size - 1)))
+            return raise(cpu, op_uses_stack_segment(op) ? VECTOR_SS : VECTOR_GP, 0);
+    }
+    return 0;
+}
+
 static int masked_read(struct cpu *cpu, const struct iop *op, const struct masked_access *access, uint8_t *data)
 {
     const uint8_t *host = masked_host(cpu, op, access, false);
+    if (!host && masked_check(cpu, op, access))
+        return -1;
     for (unsigned i = 0; i < access->count; i++) {
         uint8_t *element = data + i * access->size;
         if (!(access->selected >> i & 1))
@@ -77,6 +90,8 @@ static int masked_write(struct cpu *cpu, const struct iop *op, const struct mask
     uint8_t *host = masked_host(cpu, op, access, true);
     bool stack = op_uses_stack_segment(op);
     gva_t gva[32];
+    if (!host && masked_check(cpu, op, access))
+        return -1;
     for (unsigned i = 0; !host && i < access->count; i++) {
         if (access->selected >> i & 1 &&
             (element_linear(cpu, op, access->offset + i * access->size, access->size, true, &gva[i]) ||
@@ -170,11 +185,17 @@ enum step interp_gather(struct cpu *cpu, const struct iop *op)
     uint8_t *dst = cpu->vector.vec[dst_reg], *mask = cpu->vector.vec[mask_reg];
     uint8_t index[32];
     memcpy(index, cpu->vector.vec[index_reg], sizeof(index));
-    spread_mask(mask, count, size);
+    /* As processors do: the whole mask register is spread at once, what is above the vector length becomes zero in
+     * it at once and in the destination with its first element. */
+    unsigned length = insn->vex.l ? 32 : 16;
+    spread_mask(mask, length / size, size);
+    vector_zero_above(cpu, mask_reg, length);
     for (unsigned i = 0; i < count; i++) {
-        if (mask[i * size] &&
-            element_read(cpu, op, gather_offset(cpu, op, index + i * index_size, index_size), dst + i * size, size))
-            return STEP_FAULT;
+        if (mask[i * size]) {
+            if (element_read(cpu, op, gather_offset(cpu, op, index + i * index_size, index_size), dst + i * size, size))
+                return STEP_FAULT;
+            vector_zero_above(cpu, dst_reg, length);
+        }
         memset(mask + i * size, 0, size);
     }
     vector_zero_above(cpu, mask_reg, 0);

@@ -149,8 +149,10 @@ static enum step store_bounced(struct cpu *cpu, const struct iop *op, const stru
     uint8_t bounce[64] __attribute__((aligned(64)));
     memset(bounce, 0x5a, sizeof(bounce));
     uint64_t result = run_x87(cpu, op, hostop, bounce);
+    /* ten bytes are written as eight and two; ours all or none, but the eight fault first */
     if (!(uint32_t)result && stored(cpu, op, hostop, &before, bounce) &&
-        mem_write_linear(cpu, gva, bounce, hostop->mem_size, cpu->privilege, stack)) {
+        (mem_probe_write_linear(cpu, gva, MIN(hostop->mem_size, 8u), cpu->privilege, stack) ||
+         mem_write_linear(cpu, gva, bounce, hostop->mem_size, cpu->privilege, stack))) {
         cpu->vector.fx = before;
         return STEP_FAULT;
     }
@@ -169,7 +171,11 @@ static enum step run_memory(struct cpu *cpu, const struct iop *op, const struct 
     if (write)
         return store_bounced(cpu, op, hostop, gva);
     uint8_t bounce[64] __attribute__((aligned(64)));
-    if (mem_read_linear(cpu, gva, bounce, hostop->mem_size, cpu->privilege, op_uses_stack_segment(op)))
+    /* ten bytes are read as eight and two, which shows where only a part can be read */
+    unsigned head = MIN(hostop->mem_size, 8u), tail = hostop->mem_size - head;
+    bool stack = op_uses_stack_segment(op);
+    if (mem_read_linear(cpu, gva, bounce, head, cpu->privilege, stack) ||
+        (tail && mem_read_linear(cpu, gva + head, bounce + head, tail, cpu->privilege, stack)))
         return STEP_FAULT;
     return finish(cpu, op, hostop, run_x87(cpu, op, hostop, bounce));
 }
@@ -179,7 +185,7 @@ enum step interp_x87(struct cpu *cpu, const struct iop *op)
     const struct hostop *hostop = op->stub;
     if (unlikely(hostop->kind == HOSTOP_UD))
         return step_fault(cpu, VECTOR_UD, 0);
-    if (vector_check_class(cpu, hostop->row->exception_class))
+    if (vector_check_class(cpu, hostop->exception_class))
         return STEP_FAULT;
     if (hostop->mem_access)
         return run_memory(cpu, op, hostop);
@@ -340,11 +346,14 @@ static void environment_load(struct cpu *cpu, const struct iop *op, const uint8_
     x87_update_summary(fx);
 }
 
+/* Processors look at the first byte of an image, then at the last one, which tells in CR2. */
 static int image_linear(struct cpu *cpu, const struct iop *op, unsigned size, bool write, gva_t *gva)
 {
     if (check_exception_class(cpu, op->insn.row))
         return -1;
-    return op_address(cpu, op, size, write, gva);
+    bool stack = op_uses_stack_segment(op);
+    return op_address(cpu, op, size, write, gva) || area_touch(cpu, *gva, write, stack) ||
+           area_touch(cpu, *gva + size - 1, write, stack) ? -1 : 0;
 }
 
 enum step interp_fldenv(struct cpu *cpu, const struct iop *op)

@@ -253,6 +253,11 @@ static void destroy_device(struct device *device)
     port_space_remove(device->env->ports, ACPI_SMI_CMD, 2, pm);
 }
 
+static void pre_save(void *owner)
+{
+    catch_up(owner);
+}
+
 static int post_load(void *owner, struct error *err)
 {
     struct acpi_pm *pm = owner;
@@ -280,7 +285,7 @@ static const struct state_field acpi_pm_fields[] = {
 };
 /* The base address belongs to the LPC bridge, whose state restores it. */
 static const struct state_table acpi_pm_state = {
-    .name = "acpi-pm", .version = 1, .fields = acpi_pm_fields, .post_load = post_load,
+    .name = "acpi-pm", .version = 1, .fields = acpi_pm_fields, .pre_save = pre_save, .post_load = post_load,
 };
 
 static const struct device_type acpi_pm_type = {

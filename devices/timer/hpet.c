@@ -1,7 +1,8 @@
 /* HPET (IA-PC HPET specification 1.0a, chapter 2).
  *
  * The main counter is computed from guest time; host timers only run for comparators whose next match interrupts. A
- * comparator in periodic mode is moved past the counter whenever somebody looks at it (catch_up).
+ * comparator's next match is kept as a 64-bit value of the counter, which 32-bit comparators do not have, and moved on whenever
+ * somebody looks (advance).
  *
  * Deviation: a comparator that is written with a value up to one second in the past matches at once. In hardware it would
  * match after the counter has wrapped; an emulated CPU is slow enough to lose that race where hardware is not.
@@ -97,42 +98,55 @@ struct irq_line hpet_rtc_line(struct hpet *hpet)
 
 /* ---- Comparators ---- */
 
-/* Periodic mode: moves the comparator to the first match after `counter`. True if it moved. */
-static bool catch_up(struct hpet_comparator *comparator, uint64_t counter)
+/* From one match to the next; 0: there is no next one. */
+static uint64_t match_distance(const struct hpet_comparator *comparator)
 {
-    uint64_t mask = width_mask(comparator), behind;
+    uint64_t period = comparator->period & width_mask(comparator);
 
-    if (!(comparator->config & TN_PERIODIC) || !(comparator->period & mask))
-        return false;
-    behind = (counter - comparator->comparator) & mask;
-    if (behind > mask / 2)
-        return false; /* still ahead */
-    comparator->comparator += (behind / (comparator->period & mask) + 1) * (comparator->period & mask);
-    comparator->comparator &= mask;
-    return true;
+    if ((comparator->config & TN_PERIODIC) && period)
+        return period <= INT64_MAX ? period : 0;
+    return comparator->config & TN_32_BIT_MODE ? 1ull << 32 : 0; /* one-shot: when the low half comes round */
+}
+
+/* Finds the next match from the comparator register. One that lies a little in the past is kept there: see arm(). */
+static void place(struct hpet_comparator *comparator, uint64_t counter)
+{
+    uint64_t mask = width_mask(comparator), behind = (counter - comparator->comparator) & mask;
+
+    comparator->next_match = behind < LATE_TICKS ? counter - behind : counter + ((comparator->comparator - counter) & mask);
+}
+
+/* Moves the next match to the first one that is at or after `counter`, if it is not yet. */
+static void advance(struct hpet_comparator *comparator, uint64_t counter)
+{
+    uint64_t behind = counter - comparator->next_match, distance = match_distance(comparator);
+
+    if ((int64_t)behind <= 0 || !distance)
+        return;
+    comparator->next_match += (behind + distance - 1) / distance * distance;
+    if (comparator->config & TN_PERIODIC)
+        comparator->comparator = comparator->next_match & width_mask(comparator);
 }
 
 /* Sets the host timer for the next match. `written`: the comparator has just been set, see "Deviation" above. */
 static void arm(struct hpet *hpet, unsigned n, bool written)
 {
     struct hpet_comparator *comparator = &hpet->comparators[n];
-    uint64_t counter = counter_now(hpet), mask = width_mask(comparator), ahead, ns;
+    uint64_t counter = counter_now(hpet), ns;
+    int64_t ahead;
 
-    if (!is_enabled(hpet) || !(comparator->config & TN_INT_ENABLE)) {
-        timer_disarm(&hpet->timers[n].timer);
+    timer_disarm(&hpet->timers[n].timer);
+    if (!is_enabled(hpet) || !(comparator->config & TN_INT_ENABLE))
+        return;
+    if (written && (int64_t)(comparator->next_match - counter) < 0) {
+        timer_arm(&hpet->timers[n].timer, now_ns(hpet));
         return;
     }
-    if (written && ((counter - comparator->comparator) & mask) < LATE_TICKS) {
-        ahead = 0;
-    } else {
-        catch_up(comparator, counter);
-        ahead = (comparator->comparator - counter) & mask;
-    }
-    if (ahead > (uint64_t)INT64_MAX / HPET_NS_PER_TICK) {
-        timer_disarm(&hpet->timers[n].timer); /* centuries */
-        return;
-    }
-    ns = ahead * HPET_NS_PER_TICK;
+    advance(comparator, counter);
+    ahead = (int64_t)(comparator->next_match - counter);
+    if (ahead < 0 || ahead > INT64_MAX / HPET_NS_PER_TICK)
+        return; /* passed, or centuries away */
+    ns = (uint64_t)ahead * HPET_NS_PER_TICK;
     if ((comparator->config & TN_PERIODIC) && !written)
         ns = MAX(ns, MIN_PERIOD_NS);
     timer_arm(&hpet->timers[n].timer, now_ns(hpet) + ns);
@@ -147,12 +161,9 @@ static void timer_expired(void *opaque)
 
     if (!is_enabled(hpet))
         return;
-    if ((comparator->config & TN_PERIODIC) && (comparator->period & width_mask(comparator))) {
-        catch_up(comparator, counter_now(hpet));
+    if (match_distance(comparator)) {
+        advance(comparator, counter_now(hpet) + 1);
         arm(hpet, n, false);
-    } else if (comparator->config & TN_32_BIT_MODE) {
-        /* One-shot, but a 32-bit comparator matches again when the low half of the counter comes round. */
-        timer_arm(&timer->timer, now_ns(hpet) + (1ull << 32) * HPET_NS_PER_TICK);
     }
     match(hpet, n);
 }
@@ -168,7 +179,7 @@ static uint64_t read_timer(struct hpet *hpet, unsigned n, unsigned reg)
         return comparator->config | TN_PERIODIC_CAPABLE | TN_64_BIT | ROUTES << 32;
     case TIMER_COMPARATOR:
         if (is_enabled(hpet) && !timer_armed(&hpet->timers[n].timer))
-            catch_up(comparator, counter_now(hpet));
+            advance(comparator, counter_now(hpet));
         return comparator->comparator;
     default:
         return 0;
@@ -195,20 +206,22 @@ static void write_timer_config(struct hpet *hpet, unsigned n, uint64_t value)
 {
     struct hpet_comparator *comparator = &hpet->comparators[n];
     unsigned route = (unsigned)(value & TN_ROUTE) >> TN_ROUTE_SHIFT;
-    uint64_t config = value & TN_WRITABLE;
+    uint64_t config = value & TN_WRITABLE, old = comparator->config;
 
     /* A route that is not among the capabilities does not stick (2.3.8). */
     if (!(ROUTES >> route & 1))
-        config = (config & ~(uint64_t)TN_ROUTE) | (comparator->config & TN_ROUTE);
-    if ((hpet->status >> n & 1) && ((config ^ comparator->config) & (TN_ROUTE | TN_LEVEL | TN_INT_ENABLE))) {
+        config = (config & ~(uint64_t)TN_ROUTE) | (old & TN_ROUTE);
+    if ((hpet->status >> n & 1) && ((config ^ old) & (TN_ROUTE | TN_LEVEL | TN_INT_ENABLE))) {
         set_line(hpet, n, false);
         hpet->status &= ~BIT(n);
     }
     comparator->config = config;
-    if (config & TN_32_BIT_MODE) {
+    if ((config & TN_32_BIT_MODE) && !(old & TN_32_BIT_MODE)) {
         comparator->comparator &= 0xffffffff;
         comparator->period &= 0xffffffff;
     }
+    if ((config ^ old) & (TN_32_BIT_MODE | TN_PERIODIC))
+        place(comparator, counter_now(hpet));
     arm(hpet, n, false);
 }
 
@@ -222,6 +235,8 @@ static void write_comparator(struct hpet *hpet, unsigned n, uint64_t value, uint
         comparator->comparator = (comparator->comparator & ~mask) | (value & mask);
     if (periodic)
         comparator->period = (comparator->period & ~mask) | (value & mask);
+    if (!periodic || (comparator->config & TN_SET_VALUE))
+        place(comparator, counter_now(hpet));
     comparator->config &= ~(uint64_t)TN_SET_VALUE;
     arm(hpet, n, true);
 }
@@ -281,8 +296,10 @@ static void write_register(struct hpet *hpet, unsigned reg, uint64_t value, uint
             log_event(guest_errors, "HPET: counter written while it runs\n");
         hpet->counter = merged;
         hpet->start_ns = now_ns(hpet);
-        for (n = 0; n < HPET_TIMERS; n++)
+        for (n = 0; n < HPET_TIMERS; n++) {
+            place(&hpet->comparators[n], merged);
             arm(hpet, n, false);
+        }
         break;
     default:
         break;
@@ -321,7 +338,7 @@ static void reset_device(struct device *device)
         if (hpet->status >> n & 1)
             set_line(hpet, n, false);
         timer_disarm(&hpet->timers[n].timer);
-        hpet->comparators[n] = (struct hpet_comparator){ .comparator = ~0ull };
+        hpet->comparators[n] = (struct hpet_comparator){ .comparator = ~0ull, .next_match = ~0ull };
     }
     if (is_legacy(hpet)) {
         for (unsigned n = 0; n < 2; n++)
@@ -344,8 +361,13 @@ static void pre_save(void *owner)
 {
     struct hpet *hpet = owner;
 
-    for (unsigned n = 0; n < HPET_TIMERS; n++)
-        hpet->comparators[n].waiting = timer_armed(&hpet->timers[n].timer);
+    for (unsigned n = 0; n < HPET_TIMERS; n++) {
+        struct timer *timer = &hpet->timers[n].timer;
+
+        hpet->comparators[n].deadline_ns = timer_armed(timer) ? timer->deadline_ns : 0;
+        if (is_enabled(hpet) && !timer_armed(timer))
+            advance(&hpet->comparators[n], counter_now(hpet));
+    }
 }
 
 static int post_load(void *owner, struct error *err)
@@ -361,9 +383,10 @@ static int post_load(void *owner, struct error *err)
         struct hpet_comparator *comparator = &hpet->comparators[n];
 
         comparator->config &= TN_WRITABLE;
-        device_load_bool(&comparator->waiting);
-        /* A match that was due when the state was saved must not be lost. */
-        arm(hpet, n, comparator->waiting);
+        if (comparator->deadline_ns)
+            timer_arm(&hpet->timers[n].timer, comparator->deadline_ns);
+        else
+            timer_disarm(&hpet->timers[n].timer);
     }
     return 0;
 }

@@ -18,7 +18,8 @@ struct hpet_timer {
 struct hpet_comparator {
     uint64_t config, comparator;
     uint64_t period;       /* periodic mode: added to the comparator at each match */
-    bool waiting;          /* saved state: the next match was to be reported */
+    uint64_t next_match;   /* 64-bit counter value, also in 32-bit mode; in the past: no match is due any more */
+    uint64_t deadline_ns;  /* saved state: when the next match is to be reported; 0 = never */
 };
 
 struct hpet {

@@ -409,6 +409,14 @@ static void destroy_device(struct device *device)
     port_space_remove(device->env->ports, PORT_BASE, 4, pit);
 }
 
+static void pre_save(void *owner)
+{
+    struct pit *pit = owner;
+
+    for (unsigned n = 0; n < 3; n++)
+        settle(&pit->channel[n], now_ns(pit));
+}
+
 static int post_load(void *owner, struct error *err)
 {
     struct pit *pit = owner;
@@ -439,7 +447,7 @@ static const struct state_field pit_fields[] = {
     STATE_END,
 };
 static const struct state_table pit_state = {
-    .name = "i8254", .version = 1, .fields = pit_fields, .post_load = post_load,
+    .name = "i8254", .version = 1, .fields = pit_fields, .pre_save = pre_save, .post_load = post_load,
 };
 
 static const struct device_type pit_type = {

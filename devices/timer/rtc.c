@@ -12,6 +12,9 @@
 #define NS_PER_SECOND 1000000000ll
 #define UPDATE_HOLD_NS 244000 /* UIP is set that long before an update (table 6 of the data sheet) */
 #define SECONDS_PER_DAY 86400
+/* What a guest may set, 1901 to 2106: nanoseconds in 64 bits reach further, guests may say 9999. */
+#define EARLIEST_SECOND INT32_MIN
+#define LATEST_SECOND UINT32_MAX
 
 enum {
     RTC_SECONDS = 0, RTC_SECONDS_ALARM = 1, RTC_MINUTES = 2, RTC_MINUTES_ALARM = 3, RTC_HOURS = 4, RTC_HOURS_ALARM = 5,
@@ -106,10 +109,9 @@ static void set_time(struct rtc *rtc, int64_t phase)
         .tm_mon = decode(rtc, rtc->cmos[RTC_MONTH]) - 1,
         .tm_year = decode(rtc, rtc->cmos[RTC_CENTURY]) * 100 + decode(rtc, rtc->cmos[RTC_YEAR]) - 1900,
     };
-    /* Nanoseconds in 64 bits reach the year 2262; guests may say 9999. */
-    int64_t seconds = (int64_t)timegm(&tm), limit = INT64_MAX / NS_PER_SECOND / 2;
+    int64_t seconds = (int64_t)timegm(&tm);
 
-    seconds = MAX(MIN(seconds, limit), -limit);
+    seconds = MAX(MIN(seconds, (int64_t)LATEST_SECOND), (int64_t)EARLIEST_SECOND);
     rtc->offset_ns = seconds * NS_PER_SECOND + phase - (int64_t)clock_wall_ns();
     rtc->last_second = seconds;
 }
@@ -378,6 +380,7 @@ static void destroy_device(struct device *device)
 
 static void pre_save(void *owner)
 {
+    catch_up(owner);
     refresh(owner);
 }
 

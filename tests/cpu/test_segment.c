@@ -246,9 +246,9 @@ Test(segment, io_permission)
     rig_init(&rig, "max", RIG_LONG);
     cr_assert_eq(cpu_check_io(rig.cpu, 0x80, 1), 0);
     rig_set_user(&rig, true);
-    ASSERT_RAISED(&rig, cpu_check_io(rig.cpu, 0x80, 1), VECTOR_GP, 0); /* TSS too short for a map */
-    rig.cpu->tr.limit = 0x67 + 0x20;
     rig_write(&rig, RIG_TSS + 102, 0x68, 2);
+    ASSERT_RAISED(&rig, cpu_check_io(rig.cpu, 0x80, 1), VECTOR_GP, 0); /* the map is beyond the TSS */
+    rig.cpu->tr.limit = 0x67 + 0x20;
     rig_write(&rig, RIG_TSS + 0x68 + 0x10, 0x04, 1); /* port 0x82 forbidden */
     cr_assert_eq(cpu_check_io(rig.cpu, 0x80, 2), 0);
     ASSERT_RAISED(&rig, cpu_check_io(rig.cpu, 0x80, 4), VECTOR_GP, 0);

@@ -28,12 +28,12 @@ static const char *const aliases[][2] = {
     { "lodsd", "lodsw lodsd lodsq" }, { "scasd", "scasw scasd scasq" }, { "insd", "insw insd" }, { "outsd", "outsw outsd" },
     { "cbw", "cbw cwde cdqe" }, { "cwd", "cwd cdq cqo" }, { "pusha", "pusha pushad" }, { "popa", "popa popad" },
     { "pushf", "pushf pushfd pushfq" }, { "popf", "popf popfd popfq" }, { "iret", "iret iretd iretq" },
-    { "jrcxz", "jcxz jecxz jrcxz" }, { "call", "call" }, { "retf", "ret" },
+    { "jrcxz", "jcxz jecxz jrcxz" }, { "retf", "ret" }, { "wbnoinvd", "wbinvd" },
     { "rdssp", "rdsspd rdsspq" }, { "incssp", "incsspd incsspq" }, { "wrss", "wrssd wrssq" }, { "wruss", "wrussd wrussq" },
     { "fxsave", "fxsave fxsave64" }, { "fxrstor", "fxrstor fxrstor64" }, { "xsave", "xsave xsave64" },
     { "xrstor", "xrstor xrstor64" }, { "xsaveopt", "xsaveopt xsaveopt64" }, { "xsavec", "xsavec xsavec64" },
     { "xsaves", "xsaves xsaves64" }, { "xrstors", "xrstors xrstors64" },
-    { "cmovz", "cmovz" }, { "sysret", "sysret sysretq" }, { "sysexit", "sysexit sysexitq" },
+    { "sysret", "sysret sysretq" }, { "sysexit", "sysexit sysexitq" },
 };
 
 static bool word_in(const char *word, const char *list)

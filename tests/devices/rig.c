@@ -100,7 +100,9 @@ void rig_round_trip(struct device *device, void (*spoil)(struct device *device))
     cr_assert_eq(state_load(&first, table, device, &err), 0, "%s: %s", table->name, err.text);
     cr_assert_eq(state_save(&second, table, device, &err), 0, "%s: %s", table->name, err.text);
     cr_assert_eq(first.size, second.size, "%s", table->name);
-    cr_assert(!memcmp(first.data, second.data, first.size), "%s: state differs after save, reset, load, save", table->name);
+    for (size_t i = 0; i < first.size; i++)
+        cr_assert_eq(first.data[i], second.data[i], "%s: byte %zu is 0x%x, after save, reset, load, save 0x%x", table->name, i,
+                     first.data[i], second.data[i]);
     state_buffer_free(&first);
     state_buffer_free(&second);
 }

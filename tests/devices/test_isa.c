@@ -91,10 +91,14 @@ Test(i8042, keyboard)
     controller(0x60), data(0x05); /* no translation */
     data(0xf2);
     cr_assert(get() == 0xfa && get() == 0xab && get() == 0x83);
-    data(0xed), data(0x02);
+    data(0xed);
+    cr_assert_eq(get(), 0xfa);
+    data(0x02);
     cr_assert(get() == 0xfa && get() == -1);
     cr_assert_eq(i8042->keyboard.leds, 2);
-    data(0xf0), data(0x00);
+    data(0xf0);
+    cr_assert_eq(get(), 0xfa);
+    data(0x00);
     cr_assert(get() == 0xfa && get() == 2);
     data(0xee);
     cr_assert_eq(get(), 0xee);
@@ -115,8 +119,10 @@ Test(i8042, mouse)
     mouse(0xf2);
     cr_assert(get() == 0x1fa && get() == 0x100);
     for (unsigned i = 0; i < 3; i++) {
-        mouse(0xf3), cr_assert_eq(get(), 0x1fa);
-        mouse(knock[i]), cr_assert_eq(get(), 0x1fa);
+        mouse(0xf3);
+        cr_assert_eq(get(), 0x1fa);
+        mouse(knock[i]);
+        cr_assert_eq(get(), 0x1fa);
     }
     mouse(0xf2);
     cr_assert(get() == 0x1fa && get() == 0x103, "a wheel");

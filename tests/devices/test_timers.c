@@ -307,6 +307,28 @@ Test(hpet, periodic)
     cr_assert_eq(fake_timers_armed(), 0);
 }
 
+Test(hpet, long_32_bit_periods_and_wrap)
+{
+    hwr(0x10, 4, 1);
+    hwr(0x100, 4, 16 << 9 | 4 | 8 | 0x40 | 0x100);
+    hwr(0x108, 4, 3000000000u);
+    for (unsigned i = 1; i <= 4; i++) {
+        fake_time_advance(30000000000);
+        cr_assert_eq(rig.gsi[16].rises, i, "30 seconds");
+    }
+    hwr(0x120, 4, 17 << 9 | 4 | 0x100); /* one-shot: again when 32 bits have come round */
+    hwr(0x128, 4, (uint32_t)hrd(0xf0, 4) + 100);
+    fake_time_advance(1000);
+    cr_assert_eq(rig.gsi[17].rises, 1);
+    fake_time_advance(42000000000);
+    cr_assert_eq(rig.gsi[17].rises, 1);
+    fake_time_advance(1000000000);
+    cr_assert_eq(rig.gsi[17].rises, 2);
+    hwr(0x100, 4, 16 << 9 | 8); /* interrupt off for a while: the comparator moves on alone */
+    fake_time_advance(95000000000);
+    cr_assert_leq(hrd(0x108, 4) - hrd(0xf0, 4), 3000000000u);
+}
+
 Test(hpet, legacy_replacement)
 {
     program(0, 2, 11932);
@@ -331,8 +353,8 @@ Test(hpet, state)
 {
     hwr(0x10, 4, 1);
     hwr(0x100, 4, 16 << 9 | 4 | 8 | 0x40);
-    hwr(0x108, 4, 100000);
-    hwr(0x108, 4, 100000);
+    hwr(0x108, 8, 100000);
+    hwr(0x108, 8, 100000);
     hwr(0x120, 4, 17 << 9 | 4);
     hwr(0x128, 8, 150000);
     fake_time_advance(1200000);

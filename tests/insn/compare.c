@@ -46,24 +46,11 @@ static bool has_error_code(unsigned vector)
     return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
 }
 
-/* Where in a large image the first access is made is up to the processor: only the page counts. */
-static uint64_t address_mask(const struct insn_case *test)
-{
-    switch (test->decoded ? test->decoded->handler : HANDLER_COUNT) {
-    case HANDLER_fnsave: case HANDLER_frstor: case HANDLER_fnstenv: case HANDLER_fldenv: case HANDLER_fxsave:
-    case HANDLER_fxrstor:
-        return PAGE_MASK;
-    default:
-        return ~0ull;
-    }
-}
-
-static void compare_outcome(struct report *r, const struct insn_case *test, const struct insn_result *native,
-                            const struct insn_result *emulated)
+static void compare_outcome(struct report *r, const struct insn_result *native, const struct insn_result *emulated)
 {
     char a[64], b[64];
     if (native->vector != emulated->vector || (has_error_code(native->vector) && native->error != emulated->error) ||
-        ((native->cr2 ^ emulated->cr2) & address_mask(test)))
+        native->cr2 != emulated->cr2)
         difference(r, "  outcome: host %s, ours %s\n", outcome(native, a, sizeof(a)), outcome(emulated, b, sizeof(b)));
 }
 
@@ -142,6 +129,16 @@ static void hide_pointers(const struct insn_case *test, uint8_t *memory)
             memory[at - DATA_BASE] = 0;
 }
 
+/* What processors have already stored when they fault, although the instruction has no other effect yet: the return
+ * address of a near call to where it cannot go, eight of the ten bytes of an extended real. We store nothing. */
+static bool partial_stores(const struct insn_case *test, const struct insn_result *native)
+{
+    if (!test->decoded || native->vector == OUTCOME_NONE)
+        return false;
+    return test->decoded->handler == HANDLER_call_ind || test->decoded->handler == HANDLER_call ||
+           (test->decoded->handler == HANDLER_x87 && test->decoded->operands[0].type == OT_Mt);
+}
+
 static void compare_memory(struct report *r, const struct insn_case *test, const struct insn_result *native,
                            const struct insn_result *emulated)
 {
@@ -149,7 +146,7 @@ static void compare_memory(struct report *r, const struct insn_case *test, const
     const struct insn_result *const results[2] = { native, emulated };
     unsigned shown = 0;
 
-    if (!native->change_size && !emulated->change_size)
+    if ((!native->change_size && !emulated->change_size) || partial_stores(test, native))
         return;
     memory_pattern(before);
     memory_patch_apply(test, before);
@@ -172,7 +169,7 @@ bool compare_results(const struct insn_case *test, const struct insn_result *nat
 {
     struct report r = { .text = text, .size = size };
 
-    compare_outcome(&r, test, native, emulated);
+    compare_outcome(&r, native, emulated);
     compare_registers(&r, test, &native->state, &emulated->state);
     compare_vectors(&r, test, &native->state, &emulated->state);
     compare_memory(&r, test, native, emulated);

@@ -27,8 +27,9 @@
 struct insn; /* cpu/decode/insn.h is not included: its REG_* names clash with <signal.h> */
 struct insn_row;
 
-#define CODE_BASE 0x10000000ull
-#define DATA_BASE 0x20000000ull
+/* Not at or a power of two away from powers of two, which are frequent among register values. */
+#define CODE_BASE 0x13572000ull
+#define DATA_BASE 0x2468a000ull
 #define DATA_WRITABLE 0x2000ull
 #define DATA_SIZE 0x3000ull
 #define FS_BASE (DATA_BASE + 0x400)

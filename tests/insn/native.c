@@ -198,10 +198,11 @@ static void write_exit_thunk(void)
 {
     uint8_t *thunk = map_fixed(EXIT_THUNK, PAGE_SIZE, PROT_READ | PROT_WRITE);
     uint64_t target = (uintptr_t)native_exit;
-    thunk[0] = 0xff; /* jmp *[rip + 0] */
+    thunk[0] = 0xff; /* jmp *[rip + 2] */
     thunk[1] = 0x25;
-    memset(thunk + 2, 0, 4);
-    memcpy(thunk + 6, &target, 8);
+    thunk[2] = 2; /* the pointer is aligned: POPF may have set AC */
+    memset(thunk + 3, 0, 3);
+    memcpy(thunk + 8, &target, 8);
     mprotect(thunk, PAGE_SIZE, PROT_READ | PROT_EXEC);
 }
 

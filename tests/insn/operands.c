@@ -357,6 +357,9 @@ static void place_count(struct placer *p)
 static void place_flags(struct placer *p)
 {
     uint32_t flags = (uint32_t)rng_next(p->rng) & ~FLAG_TF;
+    uint64_t *rsp = &p->test->state.gpr[REG_RSP];
+    if (*rsp - DATA_BASE > DATA_WRITABLE - 8 && *rsp - DATA_BASE < DATA_SIZE) /* what is there may have TF set */
+        *rsp = DATA_BASE + DATA_SIZE;
     patch_memory(p, 1, p->test->state.gpr[REG_RSP], 8);
     memcpy(p->test->patch[1].bytes, &flags, MIN(p->test->patch[1].size, 4u));
 }
@@ -484,7 +487,8 @@ void generate_state(struct insn_case *test, struct rng *rng, struct insn *insn)
         }
         break;
     }
-    if (insn->row->jit_class == JIT_STACK || test->branches)
+    if (insn->row->jit_class == JIT_STACK || test->branches || insn->row->handler == HANDLER_popf ||
+        insn->row->handler == HANDLER_pushf)
         place_stack(&p);
     if (row_has(insn->row, OT_Jb, OT_Jz))
         place_relative(&p);

@@ -397,3 +397,25 @@ Test(physmem, ram_is_demand_allocated)
     cr_assert_eq(physmem_ram_size(mem), 64 * GIB);
     physmem_destroy(mem);
 }
+
+Test(tracking, code_is_counted_by_holders)
+{
+    struct physmem *mem = physmem_create(1 * MIB, NULL, NULL);
+    cr_assert_not_null(physmem_add_ram(mem, 0, 1 * MIB, 0, "ram", NULL));
+
+    physmem_code_acquire(mem, 0x3000);
+    physmem_code_acquire(mem, 0x3fff);
+    physmem_code_release(mem, 0x3000);
+    cr_assert(physmem_page_flags(mem, 0x3000) & PAGE_FLAG_CODE, "one holder is left");
+    physmem_code_release(mem, 0x3000);
+    cr_assert_not(physmem_page_flags(mem, 0x3000) & PAGE_FLAG_CODE);
+    physmem_code_release(mem, 0x3000); /* nobody holds it: no underflow */
+    cr_assert_not(physmem_page_flags(mem, 0x3000) & PAGE_FLAG_CODE);
+    for (unsigned i = 0; i < 100; i++)
+        physmem_code_acquire(mem, 0x4000);
+    for (unsigned i = 0; i < 100; i++)
+        physmem_code_release(mem, 0x4000);
+    cr_assert(physmem_page_flags(mem, 0x4000) & PAGE_FLAG_CODE, "a count that overflowed stays for good");
+    cr_assert_eq(physmem_page_flags(mem, 0x4000) & ~PAGE_FLAGS_ALL, 0);
+    physmem_destroy(mem);
+}
