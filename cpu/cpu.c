@@ -185,10 +185,14 @@ void segment_commit(struct cpu *cpu, enum segment seg, const struct segment_regi
     cpu_update_mode(cpu);
 }
 
-void cpu_set_segment(struct cpu *cpu, enum segment seg, uint16_t selector, uint64_t base, uint32_t limit, uint32_t attributes)
+void cpu_set_segment(struct cpu *cpu, enum segment seg, uint16_t selector, uint64_t base, uint32_t limit,
+                     uint32_t attributes)
 {
     struct segment_register value = {
-        .selector = selector, .base = base, .limit = limit, .attributes = attributes,
+        .selector = selector,
+        .base = base,
+        .limit = limit,
+        .attributes = attributes,
     };
 
     segment_commit(cpu, seg, &value);

@@ -6,14 +6,18 @@
 
 /* ---- Save and restore ---- */
 
-#define SEGMENT_FIELDS(name, member)                                                                    \
-    { name ".base", offsetof(struct cpu, member.base), 8, 1 },                                           \
-    { name ".limit", offsetof(struct cpu, member.limit), 4, 1 },                                         \
-    { name ".attributes", offsetof(struct cpu, member.attributes), 4, 1 },                               \
-    { name ".selector", offsetof(struct cpu, member.selector), 2, 1 }
-#define TABLE_FIELDS(name, member)                                                                      \
-    { name ".base", offsetof(struct cpu, member.base), 8, 1 },                                           \
-    { name ".limit", offsetof(struct cpu, member.limit), 4, 1 }
+#define SEGMENT_FIELDS(name, member)                                                                                   \
+    { name ".base", offsetof(struct cpu, member.base), 8, 1 },                                                         \
+        { name ".limit", offsetof(struct cpu, member.limit), 4, 1 },                                                   \
+        { name ".attributes", offsetof(struct cpu, member.attributes), 4, 1 },                                         \
+    {                                                                                                                  \
+        name ".selector", offsetof(struct cpu, member.selector), 2, 1                                                  \
+    }
+#define TABLE_FIELDS(name, member)                                                                                     \
+    { name ".base", offsetof(struct cpu, member.base), 8, 1 },                                                         \
+    {                                                                                                                  \
+        name ".limit", offsetof(struct cpu, member.limit), 4, 1                                                        \
+    }
 
 static const struct state_field fields[] = {
     STATE_ARRAY(struct cpu, gpr),

@@ -8,8 +8,8 @@
 #include "cpu/xstate.h"
 
 #define MAX_BASIC_LEAF 0x1f
-#define MAX_KVM_LEAF 0x40000010
-#define APIC_TIMER_HZ 1000000000u /* the board's local APIC timer input: LAPIC_TIMER_HZ */
+#define MAX_KVM_LEAF   0x40000010
+#define APIC_TIMER_HZ  1000000000u /* the board's local APIC timer input: LAPIC_TIMER_HZ */
 
 typedef struct cpuid_regs regs_t;
 
@@ -122,7 +122,7 @@ static regs_t leaf_7(const struct cpu *cpu, uint32_t subleaf)
     regs_t regs = feature_leaf(cpu->model, 7, subleaf);
 
     if (subleaf == 0) {
-        regs.eax = 1; /* highest subleaf */
+        regs.eax = 2; /* highest subleaf */
         if ((cpu->cr4 & CR4_PKE) && cpu->model->features[FEATURE_PKU])
             regs.ecx |= BIT(4); /* OSPKE */
     }
@@ -149,7 +149,10 @@ struct cache {
 static regs_t leaf_4(const struct cpuid_model *model, uint32_t subleaf)
 {
     static const struct cache caches[] = {
-        { 1, 1, 8, 64, false }, { 2, 1, 8, 64, false }, { 3, 2, 16, 2048, false }, { 3, 3, 16, 16384, true },
+        { 1, 1, 8, 64, false },
+        { 2, 1, 8, 64, false },
+        { 3, 2, 16, 2048, false },
+        { 3, 3, 16, 16384, true },
     };
     uint32_t core_ids = (1u << core_bits(model)) - 1;
     regs_t regs = { 0 };
@@ -202,8 +205,10 @@ static regs_t leaf_d(const struct cpu *cpu, uint32_t subleaf)
     if (!model->features[FEATURE_XSAVE])
         return regs;
     if (subleaf == 0)
-        return (regs_t){ .eax = (uint32_t)model->xcr0, .ebx = xstate_standard_size(cpu->xcr0),
-                         .ecx = xstate_standard_size(model->xcr0), .edx = model->xcr0 >> 32 };
+        return (regs_t){ .eax = (uint32_t)model->xcr0,
+                         .ebx = xstate_standard_size(cpu->xcr0),
+                         .ecx = xstate_standard_size(model->xcr0),
+                         .edx = model->xcr0 >> 32 };
     if (subleaf == 1) {
         regs = feature_leaf(model, 0xd, 1);
         if (model->features[FEATURE_XSAVEC])
@@ -212,16 +217,17 @@ static regs_t leaf_d(const struct cpu *cpu, uint32_t subleaf)
     }
     component = subleaf < 63 && (model->xcr0 >> subleaf & 1) ? xstate_component(subleaf) : NULL;
     if (component)
-        regs = (regs_t){ .eax = component->size, .ebx = component->offset,
+        regs = (regs_t){ .eax = component->size,
+                         .ebx = component->offset,
                          .ecx = component->supervisor | component->align64 << 1 };
     return regs;
 }
 
 /* ---- Time-stamp counter ----
  *
- * Software computes TSC = crystal * EBX / EAX, in 32 bits and in kHz (Linux: native_calibrate_tsc), and takes the crystal
- * for the APIC timer's input too. So the crystal is the APIC timer's clock where a ratio without overflow gives the
- * TSC's frequency (2600 MHz = 1 GHz * 13 / 5), and else as near to it as makes the product right to the kHz. */
+ * Software computes TSC = crystal * EBX / EAX, in 32 bits and in kHz (Linux: native_calibrate_tsc), and takes the
+ * crystal for the APIC timer's input too. So the crystal is the APIC timer's clock where a ratio without overflow
+ * gives the TSC's frequency (2600 MHz = 1 GHz * 13 / 5), and else as near to it as makes the product right to the kHz. */
 static regs_t leaf_15(const struct cpuid_model *model)
 {
     const uint64_t timer_khz = APIC_TIMER_HZ / 1000, tolerance = timer_khz / 10000;
@@ -238,7 +244,8 @@ static regs_t leaf_15(const struct cpuid_model *model)
             continue;
         if (error * timer_khz + distance < best) {
             best = error * timer_khz + distance;
-            regs = (regs_t){ .eax = (uint32_t)denominator, .ebx = (uint32_t)numerator, .ecx = (uint32_t)(crystal * 1000) };
+            regs =
+                (regs_t){ .eax = (uint32_t)denominator, .ebx = (uint32_t)numerator, .ecx = (uint32_t)(crystal * 1000) };
         }
     }
     return regs;

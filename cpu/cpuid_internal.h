@@ -15,20 +15,20 @@ struct cpuid_model {
     enum cpuid_vendor vendor;
     unsigned family, model, stepping;
     bool features[FEATURE_COUNT];
-    bool kvm;                /* the KVM leaves are shown */
-    bool enforce;            /* a feature that cannot be had is an error */
+    bool kvm;     /* the KVM leaves are shown */
+    bool enforce; /* a feature that cannot be had is an error */
     unsigned physical_bits, virtual_bits;
     unsigned cpus;
     uint64_t tsc_khz;
     uint64_t xcr0;
     uint64_t arch_capabilities;
-    bool host_caches;        /* leaf 4 (Intel), 0x80000005 and 6 (AMD) as the host's */
+    bool host_caches; /* leaf 4 (Intel), 0x80000005 and 6 (AMD) as the host's */
 };
 
 struct cpuid_feature {
-    const char *name;        /* NULL: no CPUID bit */
+    const char *name; /* NULL: no CPUID bit */
     uint32_t leaf, subleaf;
-    uint8_t reg, bit;        /* reg: 0..3 for EAX..EDX */
+    uint8_t reg, bit; /* reg: 0..3 for EAX..EDX */
 };
 extern const struct cpuid_feature cpuid_features[FEATURE_COUNT];
 

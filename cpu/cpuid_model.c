@@ -1,14 +1,17 @@
 /* CPU models: from a -cpu value ("max,-avx2,+pcid,enforce") to the set of features, identity and capabilities that the
- * virtual CPUs have. Set-up code, one thread; the result is constant.
+ * virtual CPUs have. Errors leave it to the caller to say "-cpu ...". Set-up code, one thread; the result is constant.
  *
  * How the speculation bits are chosen. The virtual CPU executes guest code through an interpreter or translator whose
  * address checks a guest cannot turn into the architectural flaws that these bits deny; where a real side channel
- * remains (docs/security.md) no guest mitigation would close it. So the model denies every flaw that it can, and a guest
- * kernel spends nothing on them. Linux 6.1 and later (arch/x86/kernel/cpu/common.c, bugs.c) then does this on Intel:
+ * remains (docs/security.md) no guest mitigation would close it. So the model denies every flaw that it can, and a
+ * guest kernel spends nothing on them.
+ * Linux 6.1 and later (arch/x86/kernel/cpu/common.c, bugs.c) then does this on Intel:
  *   RDCL_NO             no page-table isolation, no L1TF mitigation
  *   IBRS_ALL            "Enhanced IBRS": one write of IA32_SPEC_CTRL at boot instead of retpolines in every indirect
- *                       branch; also what Retbleed's mitigation wants to see. Needs the MSR, so spec-ctrl is offered too
- *   BHI_NO, PBRSB_NO, ITS_NO   no BHB clearing, no extra RSB work, no aligned thunks
+ *                       branch; also what Retbleed's mitigation wants to see. Needs the MSR: spec-ctrl is offered
+ *   BHI_CTRL            another bit in that write (BHI_DIS_S) instead of a branch-history clearing loop in every system
+ *                       call: since 2025 kernels no longer believe BHI_NO, which is there for the older ones
+ *   PBRSB_NO, ITS_NO    no extra RSB work, no aligned thunks
  *   SSB_NO              no speculative-store-bypass control (hence no SSBD bit)
  *   MDS_NO, TAA_NO, FBSDP_NO, PSDP_NO, SBDR_SSDP_NO, GDS_NO, RFDS_NO   no VERW, no microcode switches
  *   PSCHANGE_MC_NO, SKIP_L1DFL_VMENTRY   nothing for nested hypervisors to do
@@ -25,15 +28,16 @@
 #include "cpu/cpuid_internal.h"
 
 /* IA32_ARCH_CAPABILITIES (SDM Vol. 4, table 2-2, register 10AH) */
-#define ARCH_CAPABILITIES                                                                               \
-    (BIT(0) /* RDCL_NO */ | BIT(1) /* IBRS_ALL */ | BIT(3) /* SKIP_L1DFL_VMENTRY */ | BIT(4) /* SSB_NO */ | \
-     BIT(5) /* MDS_NO */ | BIT(6) /* PSCHANGE_MC_NO */ | BIT(8) /* TAA_NO */ | BIT(13) /* SBDR_SSDP_NO */ | \
-     BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ | BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ |        \
+#define ARCH_CAPABILITIES                                                                                              \
+    (BIT(0) /* RDCL_NO */ | BIT(1) /* IBRS_ALL */ | BIT(3) /* SKIP_L1DFL_VMENTRY */ | BIT(4) /* SSB_NO */ |            \
+     BIT(5) /* MDS_NO */ | BIT(6) /* PSCHANGE_MC_NO */ | BIT(8) /* TAA_NO */ | BIT(13) /* SBDR_SSDP_NO */ |            \
+     BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ | BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ |                  \
      BIT(26) /* GDS_NO */ | BIT(27) /* RFDS_NO */ | BIT(62) /* ITS_NO */)
 
 static const uint16_t immunity_features[] = {
-    FEATURE_SPEC_CTRL, FEATURE_ARCH_CAPABILITIES, FEATURE_AMD_SSB_NO, FEATURE_BTC_NO, FEATURE_LFENCE_SERIALIZING,
-    FEATURE_NULL_SEL_CLEARS_BASE, FEATURE_AUTOIBRS, FEATURE_SRSO_NO, FEATURE_SRSO_USER_KERNEL_NO, FEATURE_TSA_SQ_NO,
+    FEATURE_SPEC_CTRL,  FEATURE_BHI_CTRL, FEATURE_ARCH_CAPABILITIES,   FEATURE_XSAVEERPTR,
+    FEATURE_AMD_SSB_NO, FEATURE_BTC_NO,   FEATURE_LFENCE_SERIALIZING,  FEATURE_NULL_SEL_CLEARS_BASE,
+    FEATURE_AUTOIBRS,   FEATURE_SRSO_NO,  FEATURE_SRSO_USER_KERNEL_NO, FEATURE_TSA_SQ_NO,
     FEATURE_TSA_L1_NO,
 };
 
@@ -44,7 +48,7 @@ struct named_model {
 };
 
 static const struct named_model named_models[] = {
-#define CPUID_MODEL(name, parent, family, model, stepping, brand, description, features) \
+#define CPUID_MODEL(name, parent, family, model, stepping, brand, description, features)                               \
     { name, parent, family, model, stepping, brand, description, features },
 #include "cpu/cpuid_models.def"
 };
@@ -89,7 +93,7 @@ static void fill_max(struct cpuid_model *model)
 static int missing_feature(const struct cpuid_model *model, const char *name, const char *reason, struct error *err)
 {
     if (model->enforce)
-        return error_set(err, EINVAL, "-cpu %s: feature '%s' cannot be offered: %s", model->name, name, reason);
+        return error_set(err, EINVAL, "feature '%s' cannot be offered: %s", name, reason);
     log_warn("-cpu %s: feature '%s' cannot be offered: %s", model->name, name, reason);
     return 0;
 }
@@ -130,13 +134,13 @@ static int unknown_model(const char *name, struct error *err)
     const char *candidates[ARRAY_SIZE(named_models) + 3] = { "max", "host" }, *nearest;
 
     if (!strcmp(name, "x86-64-v4"))
-        return error_set(err, EINVAL, "-cpu %s: not available yet: AVX-512 is not implemented", name);
+        return error_set(err, EINVAL, "not available yet: AVX-512 is not implemented");
     for (unsigned i = 0; i < ARRAY_SIZE(named_models); i++)
         candidates[i + 2] = named_models[i].name;
     nearest = nearest_word(name, candidates);
     if (nearest)
-        return error_set(err, EINVAL, "-cpu %s: unknown CPU model; did you mean '%s'?", name, nearest);
-    return error_set(err, EINVAL, "-cpu %s: unknown CPU model (see -cpu help)", name);
+        return error_set(err, EINVAL, "unknown CPU model; did you mean '%s'?", nearest);
+    return error_set(err, EINVAL, "unknown CPU model (see -cpu help)");
 }
 
 static int fill_model(struct cpuid_model *model, struct error *err)
@@ -154,7 +158,7 @@ static int fill_model(struct cpuid_model *model, struct error *err)
 
 /* ---- Properties ---- */
 
-static int unknown_feature(const struct cpuid_model *model, const char *name, struct error *err)
+static int unknown_feature(const char *name, struct error *err)
 {
     const char *candidates[FEATURE_COUNT + 1], *nearest;
     unsigned count = 0;
@@ -165,9 +169,8 @@ static int unknown_feature(const struct cpuid_model *model, const char *name, st
     candidates[count] = NULL;
     nearest = nearest_word(name, candidates);
     if (nearest)
-        return error_set(err, EINVAL, "-cpu %s: unknown feature or property '%s'; did you mean '%s'?", model->name, name,
-                         nearest);
-    return error_set(err, EINVAL, "-cpu %s: unknown feature or property '%s'", model->name, name);
+        return error_set(err, EINVAL, "unknown feature or property '%s'; did you mean '%s'?", name, nearest);
+    return error_set(err, EINVAL, "unknown feature or property '%s'", name);
 }
 
 static int set_feature(struct cpuid_model *model, const char *name, bool on, struct error *err)
@@ -175,22 +178,21 @@ static int set_feature(struct cpuid_model *model, const char *name, bool on, str
     enum cpu_feature feature = cpuid_feature_find(name);
 
     if (feature == FEATURE_COUNT)
-        return unknown_feature(model, name, err);
+        return unknown_feature(name, err);
     if (on)
         return add_feature(model, name, err);
     model->features[feature] = false;
     return 0;
 }
 
-static int number(const struct cpuid_model *model, const struct option_pair *pair, uint64_t low, uint64_t high,
-                  unsigned *out, struct error *err)
+static int number(const struct option_pair *pair, uint64_t low, uint64_t high, unsigned *out, struct error *err)
 {
     uint64_t value;
 
     if (parse_u64(pair->value, &value, err) < 0)
-        return error_prefix(err, -EINVAL, "-cpu %s,%s", model->name, pair->key);
+        return error_prefix(err, -EINVAL, "%s", pair->key);
     if (value < low || value > high)
-        return error_set(err, EINVAL, "-cpu %s,%s=%s: not in the range %llu to %llu", model->name, pair->key, pair->value,
+        return error_set(err, EINVAL, "%s=%s: not in the range %llu to %llu", pair->key, pair->value,
                          (unsigned long long)low, (unsigned long long)high);
     *out = (unsigned)value;
     return 0;
@@ -203,7 +205,7 @@ static int set_vendor(struct cpuid_model *model, const char *value, struct error
     else if (!strcmp(value, "AuthenticAMD"))
         model->vendor = VENDOR_AMD;
     else
-        return error_set(err, EINVAL, "-cpu %s,vendor=%s: only GenuineIntel and AuthenticAMD", model->name, value);
+        return error_set(err, EINVAL, "vendor=%s: only GenuineIntel and AuthenticAMD", value);
     return 0;
 }
 
@@ -220,7 +222,7 @@ static int early_property(struct cpuid_model *model, struct option_list *list, s
         options_get_bool(list, "check", true, &ignored, err) < 0 ||
         options_get_bool(list, "migratable", true, &ignored, err) < 0 ||
         options_get_bool(list, "host-phys-bits", true, &ignored, err) < 0)
-        return error_prefix(err, -EINVAL, "-cpu %s", model->name);
+        return -EINVAL;
     return 0;
 }
 
@@ -232,22 +234,22 @@ static int late_property(struct cpuid_model *model, struct option_pair *pair, st
     if (key[0] == '+' || key[0] == '-')
         return set_feature(model, key + 1, key[0] == '+', err);
     if (!strcmp(key, "phys-bits"))
-        return number(model, pair, 32, 52, &model->physical_bits, err);
+        return number(pair, 32, 52, &model->physical_bits, err);
     if (!strcmp(key, "family"))
-        return number(model, pair, 0, 15 + 255, &model->family, err);
+        return number(pair, 0, 15 + 255, &model->family, err);
     if (!strcmp(key, "model"))
-        return number(model, pair, 0, 255, &model->model, err);
+        return number(pair, 0, 255, &model->model, err);
     if (!strcmp(key, "stepping"))
-        return number(model, pair, 0, 15, &model->stepping, err);
+        return number(pair, 0, 15, &model->stepping, err);
     if (!strcmp(key, "model-id")) {
         snprintf(model->brand, sizeof(model->brand), "%s", pair->value);
         return 0;
     }
     if (cpuid_feature_find(key) == FEATURE_COUNT)
-        return unknown_feature(model, key, err);
+        return unknown_feature(key, err);
     on = !strcmp(pair->value, "on") || !strcmp(pair->value, "yes") || !strcmp(pair->value, "true");
     if (!on && strcmp(pair->value, "off") && strcmp(pair->value, "no") && strcmp(pair->value, "false"))
-        return error_set(err, EINVAL, "-cpu %s,%s=%s: 'on' or 'off' expected", model->name, key, pair->value);
+        return error_set(err, EINVAL, "%s=%s: 'on' or 'off' expected", key, pair->value);
     return set_feature(model, key, on, err);
 }
 
@@ -276,16 +278,16 @@ static void finish(struct cpuid_model *model)
     if (!model->features[FEATURE_HYPERVISOR])
         model->kvm = false;
     if (model->features[FEATURE_XSAVE])
-        model->xcr0 = BIT(0) | (model->features[FEATURE_SSE] ? BIT(1) : 0) | (model->features[FEATURE_AVX] ? BIT(2) : 0) |
-                      (model->features[FEATURE_PKU] ? BIT(9) : 0);
+        model->xcr0 = BIT(0) | (model->features[FEATURE_SSE] ? BIT(1) : 0) |
+                      (model->features[FEATURE_AVX] ? BIT(2) : 0) | (model->features[FEATURE_PKU] ? BIT(9) : 0);
     else
         model->xcr0 = 1;
     if (model->features[FEATURE_ARCH_CAPABILITIES])
         model->arch_capabilities = ARCH_CAPABILITIES;
 }
 
-struct cpuid_model *cpuid_model_create(const char *spec, const struct clock *clock, unsigned physical_bits, unsigned cpus,
-                                       struct error *err)
+struct cpuid_model *cpuid_model_create(const char *spec, const struct clock *clock, unsigned physical_bits,
+                                       unsigned cpus, struct error *err)
 {
     struct cpuid_model *model = calloc(1, sizeof(*model));
     struct option_list list;
@@ -301,7 +303,6 @@ struct cpuid_model *cpuid_model_create(const char *spec, const struct clock *clo
     model->cpus = cpus ? cpus : 1;
     model->tsc_khz = clock ? clock->tsc_khz : 1000000;
     if (options_parse(&list, spec ? spec : "max", "", err) < 0) {
-        error_prefix(err, -EINVAL, "-cpu");
         free(model);
         return NULL;
     }

@@ -90,6 +90,7 @@ void debug_check_io(struct cpu *cpu, uint16_t port, unsigned size)
     if (!cpu->io_breakpoints)
         return;
     for (unsigned n = 0; n < 4; n++)
-        if (breakpoint_enabled(cpu, n) && breakpoint_type(cpu, n) == BREAK_IO && breakpoint_overlaps(cpu, n, port, size))
+        if (breakpoint_enabled(cpu, n) && breakpoint_type(cpu, n) == BREAK_IO &&
+            breakpoint_overlaps(cpu, n, port, size))
             cpu->pending_debug |= BIT(n);
 }

@@ -11,8 +11,12 @@
 #include "cpu/cpu.h"
 
 enum {
-    DR6_BD = 1 << 13, DR6_BS = 1 << 14, DR6_BT = 1 << 15,
-    DR6_RESET = 0xffff0ff0u, DR7_RESET = 0x400, DR7_GD = 1 << 13,
+    DR6_BD = 1 << 13,
+    DR6_BS = 1 << 14,
+    DR6_BT = 1 << 15,
+    DR6_RESET = 0xffff0ff0u,
+    DR7_RESET = 0x400,
+    DR7_GD = 1 << 13,
 };
 
 static inline bool cpu_needs_stepping(const struct cpu *cpu)

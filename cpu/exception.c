@@ -14,22 +14,22 @@
 /* One event on its way to its handler. */
 struct delivery {
     uint8_t vector;
-    bool software;         /* INT n, INT3, INTO: the gate's DPL counts */
-    unsigned ext;          /* the EXT bit of error codes that the delivery itself raises */
+    bool software; /* INT n, INT3, INTO: the gate's DPL counts */
+    unsigned ext;  /* the EXT bit of error codes that the delivery itself raises */
     bool has_error;
     uint32_t error;
     uint64_t return_ip;
-    uint64_t flags;        /* the RFLAGS image to push */
+    uint64_t flags; /* the RFLAGS image to push */
 };
 
 /* Where a gate leads, after all checks of the gate and its code segment. */
 struct target {
     struct segment_register cs;
-    unsigned cpl;          /* of the handler */
+    unsigned cpl; /* of the handler */
     uint64_t offset;
-    unsigned type;         /* gate type */
+    unsigned type; /* gate type */
     unsigned ist;
-    bool inner;            /* to a more privileged level */
+    bool inner; /* to a more privileged level */
 };
 
 static uint32_t gate_error(const struct delivery *e)
@@ -275,7 +275,8 @@ static bool pushes_error(unsigned vector)
 /* Table 6-4. */
 static bool contributory(unsigned vector)
 {
-    const uint32_t mask = 1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP | 1u << 21;
+    const uint32_t mask =
+        1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP | 1u << 21;
 
     return vector < 32 && (mask >> vector & 1);
 }

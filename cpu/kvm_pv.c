@@ -1,15 +1,18 @@
 /* KVM's paravirtual interface: the clock (Linux Documentation/virt/kvm/x86/msr.rst) and hypercalls (hypercalls.rst).
  * Offered by CPUID leaves 0x40000000 and 0x40000001. vCPU thread only.
  *
- * The clock page says how to turn the TSC into nanoseconds: time = system_time + (tsc - tsc_timestamp) * mul * 2^shift / 2^32.
+ * The clock page says how to turn the TSC into nanoseconds:
+ *   time = system_time + (tsc - tsc_timestamp) * mul * 2^shift / 2^32
  * Time zero is the machine's start for every vCPU, so all pages agree and PVCLOCK_TSC_STABLE_BIT is true. */
 #include <string.h>
 
 #include "cpu/system_internal.h"
 
 enum {
-    MSR_WALL_CLOCK_OLD = 0x11, MSR_SYSTEM_TIME_OLD = 0x12,
-    MSR_WALL_CLOCK = 0x4b564d00, MSR_SYSTEM_TIME = 0x4b564d01,
+    MSR_WALL_CLOCK_OLD = 0x11,
+    MSR_SYSTEM_TIME_OLD = 0x12,
+    MSR_WALL_CLOCK = 0x4b564d00,
+    MSR_SYSTEM_TIME = 0x4b564d01,
 };
 
 struct pvclock_time_info {
@@ -92,7 +95,8 @@ static void write_wall_clock(struct cpu *cpu, gpa_t gpa)
 {
     uint64_t start = clock_wall_ns() - pv_now_ns(cpu);
     struct pvclock_wall_clock wall = {
-        .seconds = (uint32_t)(start / 1000000000), .nanoseconds = (uint32_t)(start % 1000000000),
+        .seconds = (uint32_t)(start / 1000000000),
+        .nanoseconds = (uint32_t)(start % 1000000000),
     };
     uint32_t version = 0;
 

@@ -1,5 +1,5 @@
-/* RDMSR and WRMSR. SDM Vol. 4; Vol. 3A 11.11 (MTRRs), 11.12 (PAT), 15.3 (machine check). The list is msr.def; the functions
- * here check values as the processor does. A register that is not there is #GP(0), logged once. vCPU thread only. */
+/* RDMSR and WRMSR. SDM Vol. 4; Vol. 3A 11.11 (MTRRs), 11.12 (PAT), 15.3 (machine check). The list is msr.def; the
+ * functions here check values as the processor does. A register that is not there is #GP(0), logged once. vCPU thread only. */
 #include "cpu/system_internal.h"
 
 struct msr_row {
@@ -10,9 +10,9 @@ struct msr_row {
     size_t field; /* offset in struct cpu_msrs */
 };
 
-#define READ(name) \
+#define READ(name)                                                                                                     \
     static bool msr_read_##name(struct cpu *cpu, const struct msr_row *row, uint32_t msr, uint64_t *value)
-#define WRITE(name) \
+#define WRITE(name)                                                                                                    \
     static bool msr_write_##name(struct cpu *cpu, const struct msr_row *row, uint32_t msr, uint64_t value)
 #define UNUSED() ((void)cpu, (void)row, (void)msr, (void)value)
 
@@ -23,10 +23,27 @@ static uint64_t *field_of(struct cpu *cpu, const struct msr_row *row)
 
 /* ---- Plain registers ---- */
 
-READ(none) { UNUSED(); return false; }
-WRITE(none) { UNUSED(); return false; }
-READ(zero) { UNUSED(); *value = 0; return true; }
-WRITE(ignore) { UNUSED(); return true; }
+READ(none)
+{
+    UNUSED();
+    return false;
+}
+WRITE(none)
+{
+    UNUSED();
+    return false;
+}
+READ(zero)
+{
+    UNUSED();
+    *value = 0;
+    return true;
+}
+WRITE(ignore)
+{
+    UNUSED();
+    return true;
+}
 
 READ(field)
 {
@@ -67,12 +84,26 @@ uint64_t cpu_efer_valid(const struct cpu *cpu)
 
 uint64_t cpu_cr4_valid(const struct cpu *cpu)
 {
-    static const struct { uint32_t bit; uint16_t feature; } gated[] = {
-        { CR4_VME | CR4_PVI, FEATURE_VME }, { CR4_TSD, FEATURE_TSC }, { CR4_DE, FEATURE_DE }, { CR4_PSE, FEATURE_PSE },
-        { CR4_PAE, FEATURE_PAE }, { CR4_MCE, FEATURE_MCE }, { CR4_PGE, FEATURE_PGE },
-        { CR4_OSFXSR | CR4_OSXMMEXCPT, FEATURE_FXSR }, { CR4_UMIP, FEATURE_UMIP }, { CR4_LA57, FEATURE_LA57 },
-        { CR4_FSGSBASE, FEATURE_FSGSBASE }, { CR4_PCIDE, FEATURE_PCID }, { CR4_OSXSAVE, FEATURE_XSAVE },
-        { CR4_SMEP, FEATURE_SMEP }, { CR4_SMAP, FEATURE_SMAP }, { CR4_PKE, FEATURE_PKU },
+    static const struct {
+        uint32_t bit;
+        uint16_t feature;
+    } gated[] = {
+        { CR4_VME | CR4_PVI, FEATURE_VME },
+        { CR4_TSD, FEATURE_TSC },
+        { CR4_DE, FEATURE_DE },
+        { CR4_PSE, FEATURE_PSE },
+        { CR4_PAE, FEATURE_PAE },
+        { CR4_MCE, FEATURE_MCE },
+        { CR4_PGE, FEATURE_PGE },
+        { CR4_OSFXSR | CR4_OSXMMEXCPT, FEATURE_FXSR },
+        { CR4_UMIP, FEATURE_UMIP },
+        { CR4_LA57, FEATURE_LA57 },
+        { CR4_FSGSBASE, FEATURE_FSGSBASE },
+        { CR4_PCIDE, FEATURE_PCID },
+        { CR4_OSXSAVE, FEATURE_XSAVE },
+        { CR4_SMEP, FEATURE_SMEP },
+        { CR4_SMAP, FEATURE_SMAP },
+        { CR4_PKE, FEATURE_PKU },
     };
     uint64_t valid = CR4_PCE;
 
@@ -169,10 +200,30 @@ READ(platform_info)
     return true;
 }
 
-READ(feature_control) { UNUSED(); *value = 1; return true; } /* locked, no VMX */
-READ(ebc_frequency) { UNUSED(); *value = 1 << 24; return true; }
-READ(fsb) { UNUSED(); *value = 5; return true; } /* 100 MHz */
-READ(perf_status) { UNUSED(); *value = 0; return true; }
+READ(feature_control)
+{
+    UNUSED();
+    *value = 1;
+    return true;
+} /* locked, no VMX */
+READ(ebc_frequency)
+{
+    UNUSED();
+    *value = 1 << 24;
+    return true;
+}
+READ(fsb)
+{
+    UNUSED();
+    *value = 5;
+    return true;
+} /* 100 MHz */
+READ(perf_status)
+{
+    UNUSED();
+    *value = 0;
+    return true;
+}
 
 /* High enough that nobody asks for an update. */
 READ(microcode)
@@ -200,8 +251,9 @@ READ(spec_ctrl)
 WRITE(spec_ctrl)
 {
     const uint64_t ibrs = 1, stibp = 2; /* STIBP without its CPUID bit is ignored, not refused (SDM Vol. 4) */
+    uint64_t bhi_dis_s = cpu_has(cpu, FEATURE_BHI_CTRL) ? BIT(10) : 0;
 
-    if (!cpu_has(cpu, FEATURE_SPEC_CTRL) || (value & ~(ibrs | stibp)))
+    if (!cpu_has(cpu, FEATURE_SPEC_CTRL) || (value & ~(ibrs | stibp | bhi_dis_s)))
         return false;
     return msr_write_any(cpu, row, msr, value);
 }
@@ -307,7 +359,12 @@ WRITE(pat)
 }
 
 /* 8 variable ranges, fixed ranges, write combining. */
-READ(mtrrcap) { UNUSED(); *value = 8 | BIT(8) | BIT(10); return cpu_has(cpu, FEATURE_MTRR); }
+READ(mtrrcap)
+{
+    UNUSED();
+    *value = 8 | BIT(8) | BIT(10);
+    return cpu_has(cpu, FEATURE_MTRR);
+}
 
 WRITE(mtrr_def_type)
 {
@@ -373,9 +430,9 @@ void cpu_set_firmware_mtrrs(struct cpu *cpu, uint64_t uncached_base)
     uint64_t address = (BIT(cpuid_model_physical_bits(cpu->model)) - 1) & PAGE_MASK;
 
     cpu->msrs.mtrr_fixed[0] = cpu->msrs.mtrr_fixed[1] = write_back; /* 0 .. 640 KiB */
-    cpu->msrs.mtrr_fixed[2] = 0;                                     /* video memory */
+    cpu->msrs.mtrr_fixed[2] = 0;                                    /* video memory */
     for (unsigned i = 3; i < ARRAY_SIZE(cpu->msrs.mtrr_fixed); i++)
-        cpu->msrs.mtrr_fixed[i] = write_protect;                     /* ROMs */
+        cpu->msrs.mtrr_fixed[i] = write_protect; /* ROMs */
     cpu->msrs.mtrr_physbase[0] = uncached_base;
     cpu->msrs.mtrr_physmask[0] = (~(4 * GIB - uncached_base - 1) & address) | BIT(11);
     cpu->msrs.mtrr_def_type = BIT(11) | BIT(10) | 6;
@@ -424,10 +481,27 @@ WRITE(kvm)
 
 /* ---- AMD ---- */
 
-READ(amd_zero) { UNUSED(); *value = 0; return cpuid_model_is_amd(cpu->model); }
-READ(amd_field) { return cpuid_model_is_amd(cpu->model) && msr_read_field(cpu, row, msr, value); }
-READ(amd_de_cfg) { UNUSED(); *value = 1 << 1; return cpuid_model_is_amd(cpu->model); } /* LFENCE serialises */
-WRITE(amd_ignore) { UNUSED(); return cpuid_model_is_amd(cpu->model); }
+READ(amd_zero)
+{
+    UNUSED();
+    *value = 0;
+    return cpuid_model_is_amd(cpu->model);
+}
+READ(amd_field)
+{
+    return cpuid_model_is_amd(cpu->model) && msr_read_field(cpu, row, msr, value);
+}
+READ(amd_de_cfg)
+{
+    UNUSED();
+    *value = 1 << 1;
+    return cpuid_model_is_amd(cpu->model);
+} /* LFENCE serialises */
+WRITE(amd_ignore)
+{
+    UNUSED();
+    return cpuid_model_is_amd(cpu->model);
+}
 
 WRITE(amd_hwcr)
 {
@@ -439,7 +513,7 @@ WRITE(amd_hwcr)
 /* ---- The table ---- */
 
 static const struct msr_row rows[] = {
-#define MSR(first, last, name, read, write, field) \
+#define MSR(first, last, name, read, write, field)                                                                     \
     { first, last, name, msr_read_##read, msr_write_##write, offsetof(struct cpu_msrs, field) },
 #include "cpu/msr.def"
 };

@@ -7,20 +7,57 @@
 
 /* SDM Vol. 3A 2.5 */
 enum {
-    CR0_PE = 1 << 0, CR0_MP = 1 << 1, CR0_EM = 1 << 2, CR0_TS = 1 << 3, CR0_ET = 1 << 4, CR0_NE = 1 << 5,
-    CR0_WP = 1 << 16, CR0_AM = 1 << 18, CR0_NW = 1 << 29, CR0_CD = 1 << 30,
-    CR4_VME = 1 << 0, CR4_PVI = 1 << 1, CR4_TSD = 1 << 2, CR4_DE = 1 << 3, CR4_PSE = 1 << 4, CR4_PAE = 1 << 5,
-    CR4_MCE = 1 << 6, CR4_PGE = 1 << 7, CR4_PCE = 1 << 8, CR4_OSFXSR = 1 << 9, CR4_OSXMMEXCPT = 1 << 10,
-    CR4_UMIP = 1 << 11, CR4_LA57 = 1 << 12, CR4_FSGSBASE = 1 << 16, CR4_PCIDE = 1 << 17, CR4_OSXSAVE = 1 << 18,
-    CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21, CR4_PKE = 1 << 22,
-    EFER_SCE = 1 << 0, EFER_LME = 1 << 8, EFER_LMA = 1 << 10, EFER_NXE = 1 << 11, EFER_AUTOIBRS = 1 << 21,
+    CR0_PE = 1 << 0,
+    CR0_MP = 1 << 1,
+    CR0_EM = 1 << 2,
+    CR0_TS = 1 << 3,
+    CR0_ET = 1 << 4,
+    CR0_NE = 1 << 5,
+    CR0_WP = 1 << 16,
+    CR0_AM = 1 << 18,
+    CR0_NW = 1 << 29,
+    CR0_CD = 1 << 30,
+    CR4_VME = 1 << 0,
+    CR4_PVI = 1 << 1,
+    CR4_TSD = 1 << 2,
+    CR4_DE = 1 << 3,
+    CR4_PSE = 1 << 4,
+    CR4_PAE = 1 << 5,
+    CR4_MCE = 1 << 6,
+    CR4_PGE = 1 << 7,
+    CR4_PCE = 1 << 8,
+    CR4_OSFXSR = 1 << 9,
+    CR4_OSXMMEXCPT = 1 << 10,
+    CR4_UMIP = 1 << 11,
+    CR4_LA57 = 1 << 12,
+    CR4_FSGSBASE = 1 << 16,
+    CR4_PCIDE = 1 << 17,
+    CR4_OSXSAVE = 1 << 18,
+    CR4_SMEP = 1 << 20,
+    CR4_SMAP = 1 << 21,
+    CR4_PKE = 1 << 22,
+    EFER_SCE = 1 << 0,
+    EFER_LME = 1 << 8,
+    EFER_LMA = 1 << 10,
+    EFER_NXE = 1 << 11,
+    EFER_AUTOIBRS = 1 << 21,
 };
 #define CR0_PG 0x80000000ull
 
 /* System descriptor types (SDM Vol. 3A table 3-2) */
 enum {
-    SYS_TSS16 = 1, SYS_LDT = 2, SYS_TSS16_BUSY = 3, SYS_CALL_GATE16 = 4, SYS_TASK_GATE = 5, SYS_INT_GATE16 = 6,
-    SYS_TRAP_GATE16 = 7, SYS_TSS = 9, SYS_TSS_BUSY = 11, SYS_CALL_GATE = 12, SYS_INT_GATE = 14, SYS_TRAP_GATE = 15,
+    SYS_TSS16 = 1,
+    SYS_LDT = 2,
+    SYS_TSS16_BUSY = 3,
+    SYS_CALL_GATE16 = 4,
+    SYS_TASK_GATE = 5,
+    SYS_INT_GATE16 = 6,
+    SYS_TRAP_GATE16 = 7,
+    SYS_TSS = 9,
+    SYS_TSS_BUSY = 11,
+    SYS_CALL_GATE = 12,
+    SYS_INT_GATE = 14,
+    SYS_TRAP_GATE = 15,
 };
 
 static inline bool canonical(uint64_t address)
@@ -46,14 +83,38 @@ struct descriptor {
     gva_t address;
 };
 
-static inline unsigned descriptor_type(const struct descriptor *d) { return d->low >> 40 & 15; }
-static inline bool descriptor_is_segment(const struct descriptor *d) { return d->low >> 44 & 1; }
-static inline unsigned descriptor_dpl(const struct descriptor *d) { return d->low >> 45 & 3; }
-static inline bool descriptor_present(const struct descriptor *d) { return d->low >> 47 & 1; }
-static inline bool descriptor_long(const struct descriptor *d) { return d->low >> 53 & 1; }
-static inline bool descriptor_db(const struct descriptor *d) { return d->low >> 54 & 1; }
-static inline bool descriptor_is_code(const struct descriptor *d) { return descriptor_is_segment(d) && (d->low >> 43 & 1); }
-static inline bool descriptor_conforming(const struct descriptor *d) { return d->low >> 42 & 1; } /* if code */
+static inline unsigned descriptor_type(const struct descriptor *d)
+{
+    return d->low >> 40 & 15;
+}
+static inline bool descriptor_is_segment(const struct descriptor *d)
+{
+    return d->low >> 44 & 1;
+}
+static inline unsigned descriptor_dpl(const struct descriptor *d)
+{
+    return d->low >> 45 & 3;
+}
+static inline bool descriptor_present(const struct descriptor *d)
+{
+    return d->low >> 47 & 1;
+}
+static inline bool descriptor_long(const struct descriptor *d)
+{
+    return d->low >> 53 & 1;
+}
+static inline bool descriptor_db(const struct descriptor *d)
+{
+    return d->low >> 54 & 1;
+}
+static inline bool descriptor_is_code(const struct descriptor *d)
+{
+    return descriptor_is_segment(d) && (d->low >> 43 & 1);
+}
+static inline bool descriptor_conforming(const struct descriptor *d)
+{
+    return d->low >> 42 & 1;
+} /* if code */
 static inline bool descriptor_readable(const struct descriptor *d) /* data or readable code */
 {
     return descriptor_is_segment(d) && (!(d->low >> 43 & 1) || (d->low >> 41 & 1));
@@ -124,8 +185,8 @@ static inline bool cpu_pae_paging(const struct cpu *cpu)
 {
     return (cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !(cpu->msrs.efer & EFER_LMA);
 }
-void cpu_drop_work(struct cpu *cpu);           /* event.c: frees queued work */
-void cpu_update_apic_page(struct cpu *cpu);    /* after IA32_APIC_BASE changed */
+void cpu_drop_work(struct cpu *cpu);        /* event.c: frees queued work */
+void cpu_update_apic_page(struct cpu *cpu); /* after IA32_APIC_BASE changed */
 uint64_t cpu_misc_enable_reset(const struct cpu *cpu);
 /* INIT (SDM Vol. 3A table 9-1): as reset, but what INIT keeps stays. */
 void cpu_init_signal(struct cpu *cpu);

@@ -1,5 +1,5 @@
 /* The ACPI tables of the q35 board (ACPI 6.4 chapter 5). The DSDT comes from dsdt.asl through
- * iasl; the others are made here. Numbers agree with devices/board/acpi_pm.h, machine.h and the interrupt wiring of q35.c. */
+ * iasl; the others are made here. Numbers agree with devices/board/acpi_pm.h, machine.h and the wiring in q35.c. */
 #include "firmware/acpi_builder.h"
 
 #include "devices/board/acpi_pm.h"
@@ -48,9 +48,15 @@ _Static_assert(sizeof(struct fadt) == 276, "FADT revision 6");
 _Static_assert(offsetof(struct fadt, x_facs) == 132 && offsetof(struct fadt, reset_reg) == 116, "FADT layout");
 
 enum {
-    FADT_WBINVD = 1 << 0, FADT_PROC_C1 = 1 << 2, FADT_NO_FIXED_SLEEP_BUTTON = 1 << 5, FADT_RESET_REG_SUP = 1 << 10,
-    BOOT_ARCH_LEGACY_DEVICES = 1 << 0, BOOT_ARCH_8042 = 1 << 1, BOOT_ARCH_NO_VGA = 1 << 2,
-    CMOS_CENTURY = 0x32, NO_C_STATE = 0xfff,
+    FADT_WBINVD = 1 << 0,
+    FADT_PROC_C1 = 1 << 2,
+    FADT_NO_FIXED_SLEEP_BUTTON = 1 << 5,
+    FADT_RESET_REG_SUP = 1 << 10,
+    BOOT_ARCH_LEGACY_DEVICES = 1 << 0,
+    BOOT_ARCH_8042 = 1 << 1,
+    BOOT_ARCH_NO_VGA = 1 << 2,
+    CMOS_CENTURY = 0x32,
+    NO_C_STATE = 0xfff,
 };
 
 static struct gas io_register(uint16_t port, unsigned bytes, uint8_t access)
@@ -66,11 +72,16 @@ static uint32_t build_fadt(struct acpi_builder *builder, uint32_t facs, uint32_t
         .smi_cmd = ACPI_SMI_CMD,
         .acpi_enable = ACPI_ENABLE_COMMAND,
         .acpi_disable = ACPI_DISABLE_COMMAND,
-        .pm1a_evt = ACPI_PM_BASE + ACPI_PM1_EVT, .pm1_evt_len = 4,
-        .pm1a_cnt = ACPI_PM_BASE + ACPI_PM1_CNT, .pm1_cnt_len = 2,
-        .pm_tmr = ACPI_PM_BASE + ACPI_PM_TMR, .pm_tmr_len = 4,
-        .gpe0 = ACPI_PM_BASE + ACPI_GPE0, .gpe0_len = 16,
-        .lvl2_latency = NO_C_STATE, .lvl3_latency = NO_C_STATE,
+        .pm1a_evt = ACPI_PM_BASE + ACPI_PM1_EVT,
+        .pm1_evt_len = 4,
+        .pm1a_cnt = ACPI_PM_BASE + ACPI_PM1_CNT,
+        .pm1_cnt_len = 2,
+        .pm_tmr = ACPI_PM_BASE + ACPI_PM_TMR,
+        .pm_tmr_len = 4,
+        .gpe0 = ACPI_PM_BASE + ACPI_GPE0,
+        .gpe0_len = 16,
+        .lvl2_latency = NO_C_STATE,
+        .lvl3_latency = NO_C_STATE,
         .century = CMOS_CENTURY,
         .boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA,
         .flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_SLEEP_BUTTON | FADT_RESET_REG_SUP,
@@ -109,8 +120,16 @@ static uint32_t build_facs(struct acpi_builder *builder)
 /* ---- MADT, 5.2.12 ---- */
 
 enum {
-    MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_OVERRIDE = 2, MADT_LAPIC_NMI = 4, MADT_X2APIC = 9, MADT_X2APIC_NMI = 10,
-    MADT_PCAT_COMPAT = 1, MADT_ENABLED = 1, MADT_LEVEL_HIGH = 0xd, XAPIC_MAX_ID = 254,
+    MADT_LAPIC = 0,
+    MADT_IOAPIC = 1,
+    MADT_OVERRIDE = 2,
+    MADT_LAPIC_NMI = 4,
+    MADT_X2APIC = 9,
+    MADT_X2APIC_NMI = 10,
+    MADT_PCAT_COMPAT = 1,
+    MADT_ENABLED = 1,
+    MADT_LEVEL_HIGH = 0xd,
+    XAPIC_MAX_ID = 254,
 };
 
 static void madt_cpu(struct acpi_builder *builder, unsigned id)

@@ -5,8 +5,8 @@
 
 #include "firmware/boot.h"
 
-#define ACPI_FIXUPS_MAX 64
-#define ACPI_RSDP_SIZE 36u
+#define ACPI_FIXUPS_MAX   64
+#define ACPI_RSDP_SIZE    36u
 #define ACPI_TABLES_START 64u /* the RSDP comes first, the tables from here on; FACS wants 64-byte alignment */
 
 struct acpi_pointer {
@@ -20,7 +20,7 @@ struct acpi_checksum {
 struct acpi_builder {
     uint8_t *data;
     size_t size, capacity;
-    bool failed;             /* out of memory or fixups: checked once at the end */
+    bool failed; /* out of memory or fixups: checked once at the end */
     struct acpi_pointer pointers[ACPI_FIXUPS_MAX];
     struct acpi_checksum checksums[ACPI_FIXUPS_MAX];
     unsigned pointer_count, checksum_count;
@@ -49,6 +49,8 @@ int acpi_build(struct acpi_builder *builder, const struct firmware_tables_config
 /* acpi_ssdt.c */
 uint32_t acpi_build_ssdt(struct acpi_builder *builder, const struct firmware_tables_config *config);
 /* smbios.c: entry point (16-byte aligned) and structures, for `base`. Size, or 0 if `capacity` is too small. */
+#define SMBIOS_STRUCTURES_OFFSET 32u
+#define SMBIOS_ENTRY_SIZE        31u
 size_t smbios_build(uint8_t *data, size_t capacity, gpa_t base, const struct firmware_tables_config *config);
 
 #endif

@@ -11,8 +11,14 @@
 #define PCI_WINDOW_64_SIZE (32 * GIB)
 
 enum {
-    AML_NAME = 0x08, AML_DWORD = 0x0c, AML_STRING = 0x0d, AML_QWORD = 0x0e, AML_SCOPE = 0x10, AML_EXT = 0x5b,
-    AML_EXT_DEVICE = 0x82, AML_ROOT = '\\',
+    AML_NAME = 0x08,
+    AML_DWORD = 0x0c,
+    AML_STRING = 0x0d,
+    AML_QWORD = 0x0e,
+    AML_SCOPE = 0x10,
+    AML_EXT = 0x5b,
+    AML_EXT_DEVICE = 0x82,
+    AML_ROOT = '\\',
     PACKAGE_LENGTH_SIZE = 3, /* always the three-byte form: 20 bits */
     CPU_BODY = 4 + 15 + 10,  /* name, _HID, _UID: see below */
 };

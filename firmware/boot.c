@@ -42,7 +42,8 @@ int boot_elf_check_ram(const struct boot_image *image, struct error *err)
         if (boot_is_ram(config, segment->address, segment->memory_size))
             continue;
         if (elf->low >= MIB && elf->high <= Q35_LOW_RAM_MAX)
-            return error_set(err, ENOMEM, "-kernel %s: it needs memory up to %llu MiB, the guest has %llu MiB (raise -m)",
+            return error_set(err, ENOMEM,
+                             "-kernel %s: it needs memory up to %llu MiB, the guest has %llu MiB (raise -m)",
                              config->kernel, (unsigned long long)((elf->high + MIB - 1) / MIB),
                              (unsigned long long)((config->low_ram + config->high_ram) / MIB));
         return error_set(err, EINVAL, "-kernel %s: it wants to be loaded at 0x%llx..0x%llx, where there is no memory",
@@ -95,8 +96,10 @@ static void unload(struct boot_image *image)
 
 static int recognize(struct boot_image *image, struct error *err)
 {
-    static int (*const loaders[])(struct boot_image *image, struct error *err) = {
-        linux_load, multiboot_load, pvh_load,
+    static int (*const loaders[])(struct boot_image * image, struct error * err) = {
+        linux_load,
+        multiboot_load,
+        pvh_load,
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(loaders); i++) {
@@ -171,7 +174,9 @@ static int place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, stru
 int boot_image_place(struct boot_image *image, struct physmem *mem, struct boot_cpu_state *state, struct error *err)
 {
     struct firmware_tables_config tables = {
-        .low_ram = image->config.low_ram, .high_ram = image->config.high_ram, .cpu_count = image->config.cpu_count,
+        .low_ram = image->config.low_ram,
+        .high_ram = image->config.high_ram,
+        .cpu_count = image->config.cpu_count,
     };
     gpa_t rsdp;
     int result = image->loaded ? 0 : load(image, err);

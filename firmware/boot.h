@@ -8,24 +8,30 @@
 #include "mmu/physmem.h"
 
 struct boot_config {
-    const char *kernel, *initrd, *append;  /* initrd and append may be NULL; copied */
+    const char *kernel, *initrd, *append; /* initrd and append may be NULL; copied */
     uint64_t low_ram, high_ram;
     unsigned cpu_count;
-    uint8_t uuid[16];  /* for SMBIOS */
-    bool no_unpack;    /* start bzImages at their own entry (guest decompresses) */
+    uint8_t uuid[16]; /* for SMBIOS */
+    bool no_unpack;   /* start bzImages at their own entry (guest decompresses) */
 };
 
 enum boot_mode { BOOT_MODE_REAL, BOOT_MODE_PROTECTED32, BOOT_MODE_LONG64 };
 
-struct boot_segment { uint16_t selector; uint64_t base; uint32_t limit, attributes; }; /* attributes: as in struct segment_register */
+struct boot_segment {
+    uint16_t selector;
+    uint64_t base;
+    uint32_t limit, attributes;
+}; /* attributes: as in struct segment_register */
 
 struct boot_cpu_state {
     enum boot_mode mode;
     uint64_t rip, rsp, rax, rbx, rcx, rdx, rsi, rdi, rbp, rflags;
     uint64_t cr0, cr3, cr4, efer;
     struct boot_segment cs, data /* ds es ss fs gs */, tr;
-    uint64_t gdt_base; uint32_t gdt_limit;
-    uint64_t idt_base; uint32_t idt_limit;
+    uint64_t gdt_base;
+    uint32_t gdt_limit;
+    uint64_t idt_base;
+    uint32_t idt_limit;
 };
 
 /* boot_image_load() reads and checks the files; boot_image_place() writes them and the firmware tables to guest memory
@@ -35,8 +41,17 @@ struct boot_image *boot_image_load(const struct boot_config *config, struct erro
 int boot_image_place(struct boot_image *image, struct physmem *mem, struct boot_cpu_state *state, struct error *err);
 void boot_image_destroy(struct boot_image *image);
 
-/* ACPI (AML from iasl + generated tables) and SMBIOS, written to the BIOS area; returns RSDP. Also given to fw_cfg. */
-struct firmware_tables_config { uint64_t low_ram, high_ram; unsigned cpu_count; uint8_t uuid[16]; };
-int firmware_tables_place(struct physmem *mem, const struct firmware_tables_config *config, gpa_t *rsdp, struct error *err);
+/* ACPI (AML from iasl + generated tables) and SMBIOS. _place() writes them to the BIOS area and returns the RSDP's
+ * address; boot_image_place() does that. _add_fw_cfg() offers them to firmware: etc/acpi/rsdp, etc/acpi/tables,
+ * etc/table-loader, etc/smbios/smbios-anchor, etc/smbios/smbios-tables. */
+struct firmware_tables_config {
+    uint64_t low_ram, high_ram;
+    unsigned cpu_count;
+    uint8_t uuid[16];
+};
+int firmware_tables_place(struct physmem *mem, const struct firmware_tables_config *config, gpa_t *rsdp,
+                          struct error *err);
+struct fw_cfg;
+int firmware_tables_add_fw_cfg(struct fw_cfg *fw_cfg, const struct firmware_tables_config *config, struct error *err);
 
 #endif

@@ -5,18 +5,18 @@
 
 #include <string.h>
 
-#define IDENTITY_GIB 4
+#define IDENTITY_GIB      4
 #define PTE_PRESENT_WRITE 0x3ull
-#define PTE_LARGE 0x80ull
+#define PTE_LARGE         0x80ull
 
 /* Descriptors, SDM Vol. 3A 3.4.5; the accessed bit is set, as the cached segments were never loaded from here. */
 #define GDT_CODE64 0x00af9b000000ffffull
 #define GDT_CODE32 0x00cf9b000000ffffull
-#define GDT_DATA 0x00cf93000000ffffull
-#define GDT_TSS 0x00008b0000000067ull
+#define GDT_DATA   0x00cf93000000ffffull
+#define GDT_TSS    0x00008b0000000067ull
 
 enum { ATTR_CODE64 = 0xa09b, ATTR_CODE32 = 0xc09b, ATTR_DATA = 0xc093, ATTR_TSS = 0x8b };
-#define BOOT_TR 0x20
+#define BOOT_TR        0x20
 #define BOOT_GDT_LIMIT (6 * 8 - 1) /* the 64-bit TSS descriptor takes two places */
 
 bool boot_place_gdt(struct physmem *mem, gpa_t address, bool long_mode)
@@ -64,8 +64,8 @@ void boot_state_long64(struct boot_cpu_state *state, uint64_t rip)
     state->mode = BOOT_MODE_LONG64;
     state->cr0 = 0x80000011; /* PG, ET, PE */
     state->cr3 = BOOT_PML4;
-    state->cr4 = 0x20;       /* PAE */
-    state->efer = 0x500;     /* LMA, LME */
+    state->cr4 = 0x20;   /* PAE */
+    state->efer = 0x500; /* LMA, LME */
 }
 
 void boot_state_protected32(struct boot_cpu_state *state, uint64_t rip)

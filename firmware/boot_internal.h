@@ -9,14 +9,14 @@
 struct boot_file {
     uint8_t *data;
     size_t size;
-    bool once;      /* a pipe or device: cannot be read a second time, so it is kept */
+    bool once; /* a pipe or device: cannot be read a second time, so it is kept */
 };
 
 enum boot_kind {
     BOOT_NONE,
-    BOOT_LINUX_ELF,       /* bzImage, unpacked: the ELF inside */
-    BOOT_LINUX_ENTRY64,   /* bzImage, its own 64-bit entry */
-    BOOT_LINUX_ENTRY32,   /* bzImage of a 32-bit kernel */
+    BOOT_LINUX_ELF,     /* bzImage, unpacked: the ELF inside */
+    BOOT_LINUX_ENTRY64, /* bzImage, its own 64-bit entry */
+    BOOT_LINUX_ENTRY32, /* bzImage of a 32-bit kernel */
     BOOT_PVH,
     BOOT_MULTIBOOT,
 };
@@ -31,7 +31,7 @@ struct boot_module {
 /* The a.out kludge's addresses, or what stands for them. */
 struct multiboot_layout {
     uint32_t flags;
-    bool raw;                  /* addresses from the header: not ELF */
+    bool raw; /* addresses from the header: not ELF */
     uint64_t file_offset, load, load_size, end, entry;
 };
 
@@ -40,22 +40,22 @@ struct boot_image {
     bool loaded;
     enum boot_kind kind;
     struct boot_file kernel, initrd;
-    struct boot_file payload;  /* bzImage: what was unpacked */
-    struct elf_image elf;      /* of the payload or of the kernel file */
+    struct boot_file payload; /* bzImage: what was unpacked */
+    struct elf_image elf;     /* of the payload or of the kernel file */
     struct multiboot_layout multiboot;
     struct boot_module modules[MULTIBOOT_MODULES_MAX];
     unsigned module_count;
 };
 
 /* Where things go below 640 KiB; all of it is ordinary RAM that the kernel may take over. */
-#define BOOT_GDT 0x1000ull
-#define BOOT_STACK_TOP 0x8ff0ull
-#define BOOT_PML4 0x9000ull        /* PML4, PDPT, 4 page directories: up to 0xf000 */
-#define BOOT_PARAMS 0x10000ull     /* zero page, or hvm_start_info and its lists */
-#define BOOT_COMMAND_LINE 0x20000ull
+#define BOOT_GDT              0x1000ull
+#define BOOT_STACK_TOP        0x8ff0ull
+#define BOOT_PML4             0x9000ull  /* PML4, PDPT, 4 page directories: up to 0xf000 */
+#define BOOT_PARAMS           0x10000ull /* zero page, or hvm_start_info and its lists */
+#define BOOT_COMMAND_LINE     0x20000ull
 #define BOOT_COMMAND_LINE_MAX 0x10000ull
-#define BOOT_CS 0x10
-#define BOOT_DS 0x18
+#define BOOT_CS               0x10
+#define BOOT_DS               0x18
 
 /* boot_file.c */
 int boot_file_read(struct boot_file *file, const char *option, const char *path, uint64_t limit, struct error *err);
@@ -76,9 +76,11 @@ gpa_t boot_initrd_address(const struct boot_image *image, uint64_t floor, uint64
 
 /* Each protocol: is the file one (load), and place it. load returns 0, 1 (not this kind) or -errno. */
 int linux_load(struct boot_image *image, struct error *err);
-int linux_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state, struct error *err);
+int linux_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state,
+                struct error *err);
 int pvh_load(struct boot_image *image, struct error *err);
-int pvh_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state, struct error *err);
+int pvh_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state,
+              struct error *err);
 int multiboot_load(struct boot_image *image, struct error *err);
 int multiboot_place(struct boot_image *image, struct physmem *mem, struct boot_cpu_state *state, struct error *err);
 

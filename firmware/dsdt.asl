@@ -2,7 +2,8 @@
  * from the SSDT that acpi_ssdt.c writes: the 64-bit PCI window \P64S, \P64E, \P64L and the processors.
  *
  * PCI interrupts: the wiring is pirq_map() in devices/board/q35.c: slots 0 to 24 rotate over PIRQ E to H, 25 to 31
- * use A to D. In APIC mode PIRQ A to H are global interrupts 16 to 23, in PIC mode whatever the LPC bridge routes them to. */
+ * use A to D. In APIC mode PIRQ A to H are global interrupts 16 to 23, in PIC mode whatever the LPC bridge routes them
+ * to. */
 DefinitionBlock ("dsdt.aml", "DSDT", 2, "EIDOLN", "EIDOLON", 1)
 {
     External (\P64S, IntObj)

@@ -46,8 +46,8 @@ static int add_segment(struct elf_image *elf, const GElf_Phdr *phdr, size_t file
 /* Looks for the note that says where a PVH kernel is entered (xen/include/public/elfnote.h). */
 static void read_notes(struct elf_image *elf, Elf *handle, const GElf_Phdr *phdr)
 {
-    Elf_Data *data = elf_getdata_rawchunk(handle, phdr->p_offset, phdr->p_filesz,
-                                          phdr->p_align == 8 ? ELF_T_NHDR8 : ELF_T_NHDR);
+    Elf_Data *data =
+        elf_getdata_rawchunk(handle, phdr->p_offset, phdr->p_filesz, phdr->p_align == 8 ? ELF_T_NHDR8 : ELF_T_NHDR);
     size_t offset = 0, name, desc;
     GElf_Nhdr note;
 

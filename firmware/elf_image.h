@@ -7,19 +7,19 @@
 #include "mmu/physmem.h"
 
 struct elf_segment {
-    uint64_t offset, file_size;      /* in the file; checked against its size */
-    gpa_t address;                   /* physical */
+    uint64_t offset, file_size;            /* in the file; checked against its size */
+    gpa_t address;                         /* physical */
     uint64_t virtual_address, memory_size; /* at least file_size; address + memory_size does not wrap */
 };
 
 #define ELF_SEGMENTS_MAX 64
 struct elf_image {
     bool is_64;
-    uint16_t machine;                /* EM_386, EM_X86_64 ... */
+    uint16_t machine; /* EM_386, EM_X86_64 ... */
     uint64_t entry;
     struct elf_segment segments[ELF_SEGMENTS_MAX];
-    unsigned segment_count;          /* at least 1 */
-    gpa_t low, high;                 /* physical extent */
+    unsigned segment_count; /* at least 1 */
+    gpa_t low, high;        /* physical extent */
     bool has_pvh_entry;
     uint64_t pvh_entry;
 };

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #define SMBIOS_BASE 0xfa000ull
-#define SMBIOS_END 0xffff0ull /* the reset vector */
+#define SMBIOS_END  0xffff0ull /* the reset vector */
 
 static int place_acpi(struct physmem *mem, const struct firmware_tables_config *config, struct error *err)
 {

@@ -13,8 +13,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#define CPIO_HEADER 110u
-#define XZ_MEMORY_LIMIT (512ull << 20)
+#define CPIO_HEADER      110u
+#define XZ_MEMORY_LIMIT  (512ull << 20)
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_CHUNK (8u << 20)
 

@@ -2,8 +2,8 @@
  *
  * By default the compressed kernel inside is unpacked here and its ELF segments are put where they are linked, which is
  * what the kernel's own decompressor would do but for the choice of a random address: without it, relocations (which
- * follow the ELF file) need not be applied. It is entered at its startup_64 in long mode with identity page tables. A compression
- * that we do not know, or no_unpack, starts the bzImage at its own entry and the guest unpacks.
+ * follow the ELF file) need not be applied. It is entered at its startup_64 in long mode with identity page tables.
+ * A compression that we do not know, or no_unpack, starts the bzImage at its own entry and the guest unpacks.
  *
  *   file:  boot sector + setup: (setup_sects + 1) * 512 bytes | protected-mode code, syssize * 16 bytes
  *          payload_offset and payload_length point into the second part
@@ -18,15 +18,35 @@
 #include <string.h>
 
 enum {
-    HDR_SETUP_SECTS = 0x1f1, HDR_SYSSIZE = 0x1f4, HDR_BOOT_FLAG = 0x1fe, HDR_JUMP_LENGTH = 0x201, HDR_MAGIC = 0x202,
-    HDR_VERSION = 0x206, HDR_TYPE_OF_LOADER = 0x210, HDR_LOADFLAGS = 0x211, HDR_CODE32_START = 0x214,
-    HDR_RAMDISK_IMAGE = 0x218, HDR_RAMDISK_SIZE = 0x21c, HDR_CMD_LINE_PTR = 0x228, HDR_INITRD_ADDR_MAX = 0x22c,
-    HDR_RELOCATABLE = 0x234, HDR_XLOADFLAGS = 0x236, HDR_CMDLINE_SIZE = 0x238, HDR_PAYLOAD_OFFSET = 0x248,
-    HDR_PAYLOAD_LENGTH = 0x24c, HDR_PREF_ADDRESS = 0x258, HDR_INIT_SIZE = 0x260, HDR_END_MAX = 0x290,
+    HDR_SETUP_SECTS = 0x1f1,
+    HDR_SYSSIZE = 0x1f4,
+    HDR_BOOT_FLAG = 0x1fe,
+    HDR_JUMP_LENGTH = 0x201,
+    HDR_MAGIC = 0x202,
+    HDR_VERSION = 0x206,
+    HDR_TYPE_OF_LOADER = 0x210,
+    HDR_LOADFLAGS = 0x211,
+    HDR_CODE32_START = 0x214,
+    HDR_RAMDISK_IMAGE = 0x218,
+    HDR_RAMDISK_SIZE = 0x21c,
+    HDR_CMD_LINE_PTR = 0x228,
+    HDR_INITRD_ADDR_MAX = 0x22c,
+    HDR_RELOCATABLE = 0x234,
+    HDR_XLOADFLAGS = 0x236,
+    HDR_CMDLINE_SIZE = 0x238,
+    HDR_PAYLOAD_OFFSET = 0x248,
+    HDR_PAYLOAD_LENGTH = 0x24c,
+    HDR_PREF_ADDRESS = 0x258,
+    HDR_INIT_SIZE = 0x260,
+    HDR_END_MAX = 0x290,
 
-    PARAMS_ACPI_RSDP = 0x070, PARAMS_E820_ENTRIES = 0x1e8, PARAMS_E820 = 0x2d0, PARAMS_SIZE = 4096,
+    PARAMS_ACPI_RSDP = 0x070,
+    PARAMS_E820_ENTRIES = 0x1e8,
+    PARAMS_E820 = 0x2d0,
+    PARAMS_SIZE = 4096,
 
-    LOADFLAG_LOADED_HIGH = 1, XLOADFLAG_KERNEL_64 = 1,
+    LOADFLAG_LOADED_HIGH = 1,
+    XLOADFLAG_KERNEL_64 = 1,
     LOADER_UNDEFINED = 0xff,
     ENTRY64_OFFSET = 0x200,
 };
@@ -86,7 +106,8 @@ static int unpack_kernel(struct boot_image *image, struct error *err)
     if (image->config.no_unpack || version(file) < 0x208 || length == 0)
         return 1;
     if (start > file->size || length > file->size - start)
-        return error_set(err, EINVAL, "-kernel %s: truncated bzImage: the kernel in it ends at byte %llu, the file at %zu",
+        return error_set(err, EINVAL,
+                         "-kernel %s: truncated bzImage: the kernel in it ends at byte %llu, the file at %zu",
                          image->config.kernel, (unsigned long long)(start + length), file->size);
     result = unpack(file->data + start, length, UNPACKED_MAX, &image->payload.data, &image->payload.size, err);
     if (result == -ENOTSUP)
@@ -128,8 +149,8 @@ static int check_header(const struct boot_image *image, struct error *err)
         return error_set(err, EINVAL, "-kernel %s: it is a zImage, a bzImage is needed", name);
     /* syssize may count padding that is not in the file. */
     if (file->size < HDR_END_MAX || file->size <= setup_size(file) || file->size + 64 < setup_size(file) + code)
-        return error_set(err, EINVAL, "-kernel %s: truncated bzImage: %zu bytes, its header says %llu", name, file->size,
-                         (unsigned long long)(setup_size(file) + code));
+        return error_set(err, EINVAL, "-kernel %s: truncated bzImage: %zu bytes, its header says %llu", name,
+                         file->size, (unsigned long long)(setup_size(file) + code));
     command_line_max = MIN(get32(file, HDR_CMDLINE_SIZE), BOOT_COMMAND_LINE_MAX - 1);
     if (strlen(image->config.append) > command_line_max)
         return error_set(err, E2BIG, "-append: the command line is %zu bytes long, this kernel takes at most %llu",
@@ -183,7 +204,8 @@ static void fill_memory_map(uint8_t *params, const struct boot_config *config)
 }
 
 /* The zero page: the file's setup header, and zeros where we have nothing to say. */
-static int place_params(const struct boot_image *image, struct physmem *mem, gpa_t rsdp, gpa_t initrd, struct error *err)
+static int place_params(const struct boot_image *image, struct physmem *mem, gpa_t rsdp, gpa_t initrd,
+                        struct error *err)
 {
     const struct boot_file *file = &image->kernel;
     const char *command_line = image->config.append;
@@ -251,7 +273,8 @@ static void enter(const struct boot_image *image, struct boot_cpu_state *state)
     state->rsi = BOOT_PARAMS;
 }
 
-int linux_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state, struct error *err)
+int linux_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state,
+                struct error *err)
 {
     gpa_t initrd;
     int result = place_initrd(image, mem, &initrd, err);

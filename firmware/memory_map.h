@@ -4,8 +4,8 @@
 
 #include "base/types.h"
 
-#define MEMORY_LOW_END 0x9fc00ull      /* conventional memory ends; the extended BIOS data area's place */
-#define MEMORY_BIOS 0xf0000ull         /* ACPI and SMBIOS tables, up to 1 MiB */
+#define MEMORY_LOW_END   0x9fc00ull /* conventional memory ends; the extended BIOS data area's place */
+#define MEMORY_BIOS      0xf0000ull /* ACPI and SMBIOS tables, up to 1 MiB */
 #define MEMORY_HIGH_BASE 0x100000000ull
 
 enum memory_type { MEMORY_USABLE = 1, MEMORY_RESERVED = 2 };

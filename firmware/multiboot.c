@@ -16,14 +16,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER_MAGIC 0x1badb002u
-#define LOADER_MAGIC 0x2badb002u
+#define HEADER_MAGIC  0x1badb002u
+#define LOADER_MAGIC  0x2badb002u
 #define HEADER_SEARCH 8192u
-#define LOADER_NAME "eidolon"
+#define LOADER_NAME   "eidolon"
 
 enum { HEADER_REQUIRED = 0xffff, HEADER_KNOWN = 7, HEADER_ADDRESSES = 1 << 16 };
 enum {
-    INFO_MEMORY = 1 << 0, INFO_COMMAND_LINE = 1 << 2, INFO_MODULES = 1 << 3, INFO_MEMORY_MAP = 1 << 6,
+    INFO_MEMORY = 1 << 0,
+    INFO_COMMAND_LINE = 1 << 2,
+    INFO_MODULES = 1 << 3,
+    INFO_MEMORY_MAP = 1 << 6,
     INFO_LOADER_NAME = 1 << 9,
 };
 
@@ -63,7 +66,8 @@ static int raw_layout(struct boot_image *image, const uint32_t header[8], uint64
     uint64_t before = (uint64_t)header_address - load;
 
     if (header_address < load || before > offset)
-        return error_set(err, EINVAL, "-kernel %s: the multiboot header's addresses contradict its place in the file", name);
+        return error_set(err, EINVAL, "-kernel %s: the multiboot header's addresses contradict its place in the file",
+                         name);
     layout->raw = true;
     layout->file_offset = offset - before;
     layout->load = load;
@@ -73,8 +77,8 @@ static int raw_layout(struct boot_image *image, const uint32_t header[8], uint64
         if (load_end < load)
             return error_set(err, EINVAL, "-kernel %s: the multiboot header's load_end_addr is below load_addr", name);
         if (load_end - load > layout->load_size)
-            return error_set(err, EINVAL, "-kernel %s: truncated multiboot image: %zu bytes, its header says %llu", name,
-                             image->kernel.size, (unsigned long long)(layout->file_offset + (load_end - load)));
+            return error_set(err, EINVAL, "-kernel %s: truncated multiboot image: %zu bytes, its header says %llu",
+                             name, image->kernel.size, (unsigned long long)(layout->file_offset + (load_end - load)));
         layout->load_size = load_end - load;
     }
     layout->end = MAX((uint64_t)bss_end, layout->load + layout->load_size);
@@ -187,8 +191,8 @@ static uint32_t put(struct cursor *cursor, const void *data, uint64_t size, uint
     uint64_t address = ALIGN_UP(cursor->next, align);
 
     if (!boot_is_ram(&cursor->image->config, address, size)) {
-        error_set(err, ENOMEM, "-kernel %s: no memory behind the kernel for %s (raise -m)", cursor->image->config.kernel,
-                  what);
+        error_set(err, ENOMEM, "-kernel %s: no memory behind the kernel for %s (raise -m)",
+                  cursor->image->config.kernel, what);
         return 0;
     }
     if (!physmem_write(cursor->mem, address, data, size)) {

@@ -38,8 +38,10 @@ int pvh_load(struct boot_image *image, struct error *err)
     if (result)
         return error_set(err, -result, "-kernel %s: not a kernel that can be started: %s", config->kernel, reason.text);
     if (!image->elf.has_pvh_entry)
-        return error_set(err, EINVAL, "-kernel %s: an ELF file without a PVH entry note (build Linux with CONFIG_PVH=y, "
-                         "or use its bzImage) and without a multiboot header", config->kernel);
+        return error_set(err, EINVAL,
+                         "-kernel %s: an ELF file without a PVH entry note (build Linux with CONFIG_PVH=y, "
+                         "or use its bzImage) and without a multiboot header",
+                         config->kernel);
     if (image->elf.pvh_entry > UINT32_MAX)
         return error_set(err, EINVAL, "-kernel %s: its PVH entry point 0x%llx is not below 4 GiB", config->kernel,
                          (unsigned long long)image->elf.pvh_entry);
@@ -57,8 +59,12 @@ static bool place_info(const struct boot_image *image, struct physmem *mem, gpa_
     struct hvm_memory_entry entries[MEMORY_MAP_MAX] = { 0 };
     struct memory_map map;
     struct hvm_start_info info = {
-        .magic = HVM_START_MAGIC, .version = 1, .module_count = initrd ? 1 : 0,
-        .modules = initrd ? BOOT_PARAMS + INFO_MODULES : 0, .command_line = BOOT_COMMAND_LINE, .rsdp = rsdp,
+        .magic = HVM_START_MAGIC,
+        .version = 1,
+        .module_count = initrd ? 1 : 0,
+        .modules = initrd ? BOOT_PARAMS + INFO_MODULES : 0,
+        .command_line = BOOT_COMMAND_LINE,
+        .rsdp = rsdp,
         .memory_map = BOOT_PARAMS + INFO_MEMORY_MAP,
     };
 
@@ -72,7 +78,8 @@ static bool place_info(const struct boot_image *image, struct physmem *mem, gpa_
            physmem_write(mem, BOOT_COMMAND_LINE, command_line, strlen(command_line) + 1);
 }
 
-int pvh_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state, struct error *err)
+int pvh_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct boot_cpu_state *state,
+              struct error *err)
 {
     gpa_t initrd = 0;
 

@@ -5,12 +5,20 @@
 
 #include <string.h>
 
-enum { ENTRY_SIZE = 31, STRUCTURES_OFFSET = 32 };
-enum { HANDLE_BIOS = 0, HANDLE_SYSTEM = 0x100, HANDLE_CHASSIS = 0x300, HANDLE_CPU = 0x400, HANDLE_ARRAY = 0x1000,
-       HANDLE_DEVICE = 0x1100, HANDLE_MAPPED = 0x1300, HANDLE_BOOT = 0x2000, HANDLE_END = 0x7f00 };
+enum {
+    HANDLE_BIOS = 0,
+    HANDLE_SYSTEM = 0x100,
+    HANDLE_CHASSIS = 0x300,
+    HANDLE_CPU = 0x400,
+    HANDLE_ARRAY = 0x1000,
+    HANDLE_DEVICE = 0x1100,
+    HANDLE_MAPPED = 0x1300,
+    HANDLE_BOOT = 0x2000,
+    HANDLE_END = 0x7f00
+};
 #define MEMORY_DEVICE_MAX (16 * GIB) /* per type 17, as DIMMs go */
-#define MEMORY_DEVICES 64u
-#define CPUS_MAX 64u                 /* sockets that are described */
+#define MEMORY_DEVICES    64u
+#define CPUS_MAX          64u /* sockets that are described */
 
 struct writer {
     uint8_t *data;
@@ -19,7 +27,7 @@ struct writer {
     bool full;
 };
 
-/* One structure: type, formatted area after the 4-byte header, then strings ("a\0b\0" with its size), and a final zero. */
+/* One structure: type, formatted area after the 4-byte header, strings ("a\0b\0" with its size), a final zero. */
 static void put(struct writer *writer, uint8_t type, uint16_t handle, const void *body, size_t body_size,
                 const char *strings, size_t strings_size)
 {
@@ -41,7 +49,7 @@ static void put(struct writer *writer, uint8_t type, uint16_t handle, const void
     writer->count++;
     writer->largest = MAX(writer->largest, size);
 }
-#define PUT(writer, type, handle, body, strings) \
+#define PUT(writer, type, handle, body, strings)                                                                       \
     put(writer, type, handle, &(body), sizeof(body), strings, sizeof(strings))
 
 static void put_system(struct writer *writer, const struct firmware_tables_config *config)
@@ -52,19 +60,38 @@ static void put_system(struct writer *writer, const struct firmware_tables_confi
         uint8_t date, rom_size;
         uint64_t characteristics;
         uint8_t extension[2], major, minor, ec_major, ec_minor;
-    } bios = { 1, 2, 0xe800, 3, 0, 1 << 3 /* not supported: nothing is claimed */, { 0, 1 << 4 /* virtual machine */ },
-               0, 1, 0xff, 0xff };
+    } bios = {
+        .vendor = 1,
+        .version = 2,
+        .segment = 0xe800,
+        .date = 3,
+        .characteristics = 1 << 3,  /* "not supported": no BIOS feature is claimed */
+        .extension = { 0, 1 << 4 }, /* virtual machine */
+        .minor = 1,
+        .ec_major = 0xff,
+        .ec_minor = 0xff,
+    };
     struct __attribute__((packed)) {
         uint8_t manufacturer, product, version, serial, uuid[16], wake_up, sku, family;
-    } system = { 1, 2, 3, 0, { 0 }, 6 /* power switch */, 0, 0 };
+    } system = { .manufacturer = 1, .product = 2, .version = 3, .wake_up = 6 /* power switch */ };
     struct __attribute__((packed)) {
         uint8_t manufacturer, type, version, serial, asset, boot_state, power, thermal, security;
         uint32_t oem;
         uint8_t height, cords, elements, element_size, sku;
-    } chassis = { 1, 1 /* other */, 2, 0, 0, 3, 3, 3, 2, 0, 0, 0, 0, 0, 0 };
+    } chassis = {
+        .manufacturer = 1,
+        .type = 1, /* other */
+        .version = 2,
+        .boot_state = 3, /* safe */
+        .power = 3,
+        .thermal = 3,
+        .security = 2, /* unknown */
+    };
 
     memcpy(system.uuid, config->uuid, sizeof(system.uuid));
-    PUT(writer, 0, HANDLE_BIOS, bios, "Eidolon\0" EIDOLON_VERSION "\0" "01/01/2026");
+    PUT(writer, 0, HANDLE_BIOS, bios,
+        "Eidolon\0" EIDOLON_VERSION "\0"
+        "01/01/2026");
     PUT(writer, 1, HANDLE_SYSTEM, system, "Eidolon\0Standard PC (Q35 + ICH9)\0" EIDOLON_VERSION);
     PUT(writer, 3, HANDLE_CHASSIS, chassis, "Eidolon\0" EIDOLON_VERSION);
 }
@@ -80,8 +107,25 @@ static void put_processors(struct writer *writer, unsigned count)
         uint16_t l1, l2, l3;
         uint8_t serial, asset, part, cores, enabled_cores, threads;
         uint16_t characteristics, family2;
-    } cpu = { 1, 3, 1 /* other */, 2, 0, 3, 0, 0, 2000, 2000, 0x41 /* populated, enabled */, 1, 0xffff, 0xffff, 0xffff,
-              0, 0, 0, 1, 1, 1, 2 /* unknown */, 1 };
+    } cpu = {
+        .socket = 1,
+        .type = 3,   /* central processor */
+        .family = 1, /* other */
+        .manufacturer = 2,
+        .version = 3,
+        .max_speed = 2000,
+        .current_speed = 2000,
+        .status = 0x41, /* populated, enabled */
+        .upgrade = 1,
+        .l1 = 0xffff, /* cache handles: none */
+        .l2 = 0xffff,
+        .l3 = 0xffff,
+        .cores = 1,
+        .enabled_cores = 1,
+        .threads = 1,
+        .characteristics = 1 << 1, /* unknown */
+        .family2 = 1,
+    };
 
     for (unsigned i = 0; i < MIN(count, CPUS_MAX); i++) {
         char strings[] = "CPU 00\0Eidolon\0" EIDOLON_VERSION;
@@ -99,7 +143,15 @@ static void put_memory_array(struct writer *writer, uint64_t total, unsigned dev
         uint32_t capacity_kib;
         uint16_t error_handle, devices;
         uint64_t extended_capacity;
-    } array = { 1, 3 /* system memory */, 6, 0x80000000, 0xfffe, devices, total };
+    } array = {
+        .location = 1, /* other */
+        .use = 3,      /* system memory */
+        .correction = 6,
+        .capacity_kib = 0x80000000, /* see the extended capacity */
+        .error_handle = 0xfffe,
+        .devices = devices,
+        .extended_capacity = total,
+    };
 
     if (total / KIB < 0x80000000) {
         array.capacity_kib = total / KIB;
@@ -117,8 +169,18 @@ static void put_memory_device(struct writer *writer, unsigned n, uint64_t size)
         uint8_t manufacturer, serial, asset, part, attributes;
         uint32_t extended_size_mib;
         uint16_t configured_speed, min_voltage, max_voltage, configured_voltage;
-    } device = { HANDLE_ARRAY, 0xfffe, 0xffff, 0xffff, MIN(size / MIB, 0x7fff), 9 /* DIMM */, 0, 1, 0, 7 /* RAM */,
-                 2 /* other */, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+    } device = {
+        .array = HANDLE_ARRAY,
+        .error_handle = 0xfffe,
+        .total_width = 0xffff,
+        .data_width = 0xffff,
+        .size_mib = MIN(size / MIB, 0x7fff),
+        .form = 9, /* DIMM */
+        .locator = 1,
+        .type = 7,        /* RAM */
+        .detail = 1 << 1, /* other */
+        .manufacturer = 2,
+    };
     char strings[] = "DIMM 00\0Eidolon";
 
     if (size / MIB >= 0x7fff)
@@ -135,7 +197,12 @@ static void put_mapped(struct writer *writer, unsigned n, gpa_t start, uint64_t 
         uint16_t array;
         uint8_t width;
         uint64_t start, end;
-    } mapped = { start / KIB, (start + size) / KIB - 1, HANDLE_ARRAY, 1, 0, 0 };
+    } mapped = {
+        .start_kib = start / KIB,
+        .end_kib = (start + size) / KIB - 1,
+        .array = HANDLE_ARRAY,
+        .width = 1,
+    };
 
     if ((start + size) / KIB > 0xffffffff) {
         mapped.start_kib = mapped.end_kib = 0xffffffff;
@@ -186,9 +253,19 @@ static void put_entry(uint8_t *data, const struct writer *writer, gpa_t base)
         uint32_t table_address;
         uint16_t count;
         uint8_t bcd_revision;
-    } entry = { "_SM_", 0, ENTRY_SIZE, 2, 8, writer->largest, 0, { 0 }, "_DMI_", 0, writer->size,
-                base + STRUCTURES_OFFSET, writer->count, 0x28 };
-    _Static_assert(sizeof(entry) == ENTRY_SIZE, "SMBIOS entry point");
+    } entry = {
+        .anchor = "_SM_",
+        .length = SMBIOS_ENTRY_SIZE,
+        .major = 2,
+        .minor = 8,
+        .largest = writer->largest,
+        .intermediate = "_DMI_",
+        .table_length = writer->size,
+        .table_address = base + SMBIOS_STRUCTURES_OFFSET,
+        .count = writer->count,
+        .bcd_revision = 0x28,
+    };
+    _Static_assert(sizeof(entry) == SMBIOS_ENTRY_SIZE, "SMBIOS entry point");
 
     entry.intermediate_checksum = checksum((uint8_t *)entry.intermediate, 15);
     entry.checksum = checksum((uint8_t *)&entry, sizeof(entry));
@@ -197,7 +274,7 @@ static void put_entry(uint8_t *data, const struct writer *writer, gpa_t base)
 
 size_t smbios_build(uint8_t *data, size_t capacity, gpa_t base, const struct firmware_tables_config *config)
 {
-    struct writer writer = { .data = data + STRUCTURES_OFFSET, .capacity = capacity - STRUCTURES_OFFSET };
+    struct writer writer = { .data = data + SMBIOS_STRUCTURES_OFFSET, .capacity = capacity - SMBIOS_STRUCTURES_OFFSET };
     uint8_t boot[16] = { 0 }; /* six reserved bytes, status 0: no errors */
 
     put_system(&writer, config);
@@ -207,7 +284,7 @@ size_t smbios_build(uint8_t *data, size_t capacity, gpa_t base, const struct fir
     put(&writer, 127, HANDLE_END, boot, 0, NULL, 0);
     if (writer.full)
         return 0;
-    memset(data, 0, STRUCTURES_OFFSET);
+    memset(data, 0, SMBIOS_STRUCTURES_OFFSET);
     put_entry(data, &writer, base);
-    return STRUCTURES_OFFSET + writer.size;
+    return SMBIOS_STRUCTURES_OFFSET + writer.size;
 }

@@ -1,7 +1,7 @@
 /* The payload of a bzImage, unpacked by the libraries of its format: doing it here at host speed
  * saves the guest from decompressing itself. Input is hostile: output grows as it comes, up to a limit.
  *
- * The kernel's build appends the unpacked size (u32) to all but gzip, which ends in it anyway; it is only a hint here. */
+ * The kernel's build appends the unpacked size (u32) to all but gzip, which ends in it anyway; only a hint here. */
 #include "firmware/unpack.h"
 
 #include <endian.h>
@@ -15,7 +15,7 @@
 
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_CHUNK (8u << 20)
-#define XZ_MEMORY_LIMIT (512ull << 20)
+#define XZ_MEMORY_LIMIT  (512ull << 20)
 
 struct output {
     uint8_t *data;
@@ -114,8 +114,8 @@ static int unpack_zstd(const uint8_t *in, size_t in_size, struct output *out, st
     return result;
 }
 
-/* Magic, then chunks: u32 compressed size, data that unpacks to at most 8 MiB. No end mark: what is left when fewer than
- * a whole chunk's bytes remain is the size that the kernel's build appended. */
+/* Magic, then chunks: u32 compressed size, data that unpacks to at most 8 MiB. No end mark: what is left when fewer
+ * than a whole chunk's bytes remain is the size that the kernel's build appended. */
 static int unpack_lz4(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
     size_t position = 4;

@@ -154,8 +154,11 @@ int vm_start_boot(struct vm *vm, struct error *err)
     if (!vm->image)
         return 0;
     ret = boot_image_place(vm->image, vm->mem, &state, err);
-    if (!ret)
+    if (!ret) {
         boot_cpu_apply(vm->vcpus[0].cpu, &state);
+        /* no firmware runs that would set them: RAM is write-back, from the PCI hole to 4 GiB uncached */
+        cpu_set_firmware_mtrrs(vm->vcpus[0].cpu, Q35_LOW_RAM_MAX);
+    }
     return ret;
 }
 

@@ -14,23 +14,25 @@ enum { MP_NONE, MP_66, MP_F3, MP_F2 };
 struct decoder {
     const uint8_t *start, *p, *end;
     struct insn *insn;
-    uint8_t rex_r, rex_x, rex_b;    /* 0 or 8; with EVEX, R' in bit 4 of rex_r */
-    uint8_t v_high;                 /* EVEX V': 0 or 16 */
-    uint8_t vvvv;                   /* all four bits, also outside 64-bit mode */
+    uint8_t rex_r, rex_x, rex_b; /* 0 or 8; with EVEX, R' in bit 4 of rex_r */
+    uint8_t v_high;              /* EVEX V': 0 or 16 */
+    uint8_t vvvv;                /* all four bits, also outside 64-bit mode */
     uint8_t w, l, mp, map;
-    bool memory;                    /* ModRM.rm is a memory operand */
-    bool override;                  /* a segment prefix that counts */
-    bool vex_seen;                  /* C4, C5 or 62 was the opcode byte */
+    bool memory;       /* ModRM.rm is a memory operand */
+    bool override;     /* a segment prefix that counts */
+    bool opcode_known; /* got as far as the row */
 };
 
 enum prefix_kind { NOT_PREFIX, LEGACY_66, LEGACY_67, LEGACY_F2, LEGACY_F3, LEGACY_LOCK, LEGACY_SEGMENT, REX };
 
+/* clang-format off */
 static const uint8_t prefix_kinds[256] = {
     [0x26] = LEGACY_SEGMENT, [0x2e] = LEGACY_SEGMENT, [0x36] = LEGACY_SEGMENT, [0x3e] = LEGACY_SEGMENT,
     [0x64] = LEGACY_SEGMENT, [0x65] = LEGACY_SEGMENT, [0x66] = LEGACY_66, [0x67] = LEGACY_67,
     [0xf0] = LEGACY_LOCK, [0xf2] = LEGACY_F2, [0xf3] = LEGACY_F3,
     [0x40] = REX, REX, REX, REX, REX, REX, REX, REX, REX, REX, REX, REX, REX, REX, REX, REX,
 };
+/* clang-format on */
 
 static void note_segment(struct decoder *d, uint8_t byte)
 {
@@ -158,10 +160,8 @@ static enum decode_status read_opcode(struct decoder *d)
             d->map = MAP_X87;
         } else if (unlikely(byte == 0xc4 || byte == 0xc5 || byte == 0x62)) {
             /* Outside 64-bit mode LES, LDS and BOUND unless their ModRM would name a register. */
-            d->vex_seen = true;
             if (d->p == d->end)
-                return insn->code_size == CODE64 && (insn->lock || insn->rep || insn->prefix_66 || insn->rex)
-                           ? DECODE_INVALID : DECODE_TRUNCATED;
+                return DECODE_TRUNCATED;
             if (insn->code_size == CODE64 || *d->p >= 0xc0) {
                 enum decode_status status = read_vex(d, byte);
                 if (status != DECODE_OK)
@@ -201,6 +201,7 @@ static enum decode_status find_row(struct decoder *d)
     const struct decode_entry *entry = &index->entries[d->map][insn->opcode];
     unsigned first = entry->first, count = entry->count, mode_w = insn->code_size * 2u + d->w, length = d->l;
 
+    d->opcode_known = true;
     if (entry->has_modrm) {
         if (d->p == d->end)
             return DECODE_TRUNCATED;
@@ -268,11 +269,26 @@ static bool fetch(struct decoder *d, unsigned size, int64_t *value)
     if (unlikely((size_t)(d->end - d->p) < size))
         return false;
     switch (size) {
-    case 1: *value = (int8_t)*d->p; break;
-    case 2: { int16_t v; memcpy(&v, d->p, 2); *value = v; break; }
-    case 4: { int32_t v; memcpy(&v, d->p, 4); *value = v; break; }
-    case 8: memcpy(value, d->p, 8); break;
-    default: break;
+    case 1:
+        *value = (int8_t)*d->p;
+        break;
+    case 2: {
+        int16_t v;
+        memcpy(&v, d->p, 2);
+        *value = v;
+        break;
+    }
+    case 4: {
+        int32_t v;
+        memcpy(&v, d->p, 4);
+        *value = v;
+        break;
+    }
+    case 8:
+        memcpy(value, d->p, 8);
+        break;
+    default:
+        break;
     }
     d->p += size;
     return true;
@@ -365,14 +381,18 @@ static bool set_rm_register(struct decoder *d, struct operand *o, unsigned class
     unsigned rm = d->insn->modrm & 7;
 
     switch (class) {
-    case OC_RM_GPR: case OC_RM_GPR_ONLY:
+    case OC_RM_GPR:
+    case OC_RM_GPR_ONLY:
         return set_gpr(d, o, rm | d->rex_b, size);
-    case OC_RM_VEC: case OC_RM_VEC_ONLY:
+    case OC_RM_VEC:
+    case OC_RM_VEC_ONLY:
         /* EVEX.X extends a register operand by its fifth bit */
         return set_vector(d, o, rm | d->rex_b | (d->insn->vex.kind == 4 ? d->rex_x << 1 : 0), size);
-    case OC_RM_MMX: case OC_RM_MMX_ONLY:
+    case OC_RM_MMX:
+    case OC_RM_MMX_ONLY:
         return set_small(o, OPERAND_MMX, rm, size);
-    case OC_RM_MASK: case OC_RM_MASK_ONLY:
+    case OC_RM_MASK:
+    case OC_RM_MASK_ONLY:
         return set_small(o, OPERAND_MASK, rm, size);
     case OC_RM_ST:
         return set_small(o, OPERAND_ST, rm, size);
@@ -448,7 +468,8 @@ static void set_modrm_memory(struct decoder *d, struct operand *o, unsigned size
 }
 
 /* Memory whose address is no ModRM operand: moffs, string operands, [rBX + AL] and the like. */
-static bool set_other_memory(struct decoder *d, struct operand *o, unsigned class, const struct operand_info *info, unsigned size)
+static bool set_other_memory(struct decoder *d, struct operand *o, unsigned class, const struct operand_info *info,
+                             unsigned size)
 {
     struct insn *insn = d->insn;
 
@@ -486,7 +507,8 @@ static int64_t zero_extend(int64_t value, unsigned size)
     return size == 8 ? value : value & (int64_t)((1ull << (size * 8)) - 1);
 }
 
-static bool set_immediate(struct decoder *d, struct operand *o, unsigned class, const struct operand_info *info, unsigned size)
+static bool set_immediate(struct decoder *d, struct operand *o, unsigned class, const struct operand_info *info,
+                          unsigned size)
 {
     struct insn *insn = d->insn;
     unsigned encoded = operand_size_bytes(info->reg_size, insn);
@@ -551,29 +573,55 @@ static bool set_operand(struct decoder *d, struct operand *o, unsigned type, boo
     unsigned class = info->class, size = operand_size_bytes(d->memory ? info->size : info->reg_size, d->insn);
 
     switch (class) {
-    case OC_RM_GPR: case OC_RM_VEC: case OC_RM_MMX: case OC_RM_MASK: case OC_RM_MEM: case OC_RM_VSIB: case OC_RM_SIB:
+    case OC_RM_GPR:
+    case OC_RM_VEC:
+    case OC_RM_MMX:
+    case OC_RM_MASK:
+    case OC_RM_MEM:
+    case OC_RM_VSIB:
+    case OC_RM_SIB:
         if (class == OC_RM_SIB && !d->insn->has_sib)
             return false;
         if (!d->memory)
             return set_rm_register(d, o, class, size);
         set_modrm_memory(d, o, size);
         return true;
-    case OC_RM_GPR_ONLY: case OC_RM_VEC_ONLY: case OC_RM_MMX_ONLY: case OC_RM_MASK_ONLY: case OC_RM_TMM: case OC_RM_ST:
+    case OC_RM_GPR_ONLY:
+    case OC_RM_VEC_ONLY:
+    case OC_RM_MMX_ONLY:
+    case OC_RM_MASK_ONLY:
+    case OC_RM_TMM:
+    case OC_RM_ST:
         return !d->memory && set_rm_register(d, o, class, size);
-    case OC_REG_GPR: case OC_REG_VEC: case OC_REG_MMX: case OC_REG_MASK:
-    case OC_REG_SEG: case OC_REG_CR: case OC_REG_DR: case OC_REG_TMM:
+    case OC_REG_GPR:
+    case OC_REG_VEC:
+    case OC_REG_MMX:
+    case OC_REG_MASK:
+    case OC_REG_SEG:
+    case OC_REG_CR:
+    case OC_REG_DR:
+    case OC_REG_TMM:
         return set_reg(d, o, class, operand_size_bytes(info->reg_size, d->insn));
-    case OC_VVVV_GPR: case OC_VVVV_VEC: case OC_VVVV_MASK: case OC_VVVV_TMM:
+    case OC_VVVV_GPR:
+    case OC_VVVV_VEC:
+    case OC_VVVV_MASK:
+    case OC_VVVV_TMM:
         return set_vvvv(d, o, class, operand_size_bytes(info->reg_size, d->insn));
     case OC_OPCODE_GPR:
         return set_gpr(d, o, (d->insn->opcode & 7u) | d->rex_b, size);
-    case OC_FIXED_GPR: case OC_FIXED_HIGH: case OC_FIXED_SEG: case OC_FIXED_VEC: case OC_FIXED_ST:
+    case OC_FIXED_GPR:
+    case OC_FIXED_HIGH:
+    case OC_FIXED_SEG:
+    case OC_FIXED_VEC:
+    case OC_FIXED_ST:
         set_fixed(o, class, info, operand_size_bytes(info->reg_size, d->insn));
         return true;
     case OC_IS4_VEC:
         *truncated = !set_is4(d, o, operand_size_bytes(info->reg_size, d->insn));
         return !*truncated;
-    case OC_STRING: case OC_FIXED_MEM: case OC_MOFFS:
+    case OC_STRING:
+    case OC_FIXED_MEM:
+    case OC_MOFFS:
         *truncated = !set_other_memory(d, o, class, info, operand_size_bytes(info->size, d->insn));
         return !*truncated;
     default:
@@ -612,7 +660,8 @@ static enum decode_status read_operands(struct decoder *d)
         insn->operand_count = (uint8_t)(i + 1);
     }
     /* Merge-masking keeps what the mask leaves out. Compares into mask registers clear it. */
-    if (insn->vex.aaa && !insn->vex.z && (insn->operands[0].access & ACCESS_W) && insn->operands[0].kind != OPERAND_MASK)
+    if (insn->vex.aaa && !insn->vex.z && (insn->operands[0].access & ACCESS_W) &&
+        insn->operands[0].kind != OPERAND_MASK)
         insn->operands[0].access |= insn->operands[0].kind == OPERAND_MEM ? ACCESS_CW : ACCESS_R | ACCESS_CW;
     return registers_are_legal(insn) ? DECODE_OK : DECODE_INVALID;
 }
@@ -627,9 +676,11 @@ static enum decode_status decode_body(struct decoder *d)
     if (status != DECODE_OK)
         return status;
     insn->vex.l = d->l;
-    insn->operand_size = (uint8_t)row_operand_size(insn->row, insn->code_size, insn->prefix_66, d->w && insn->code_size == CODE64);
-    insn->address_size = (uint8_t)(insn->code_size == CODE64   ? (insn->prefix_67 ? 4 : 8)
-                                   : (insn->code_size == CODE32) != insn->prefix_67 ? 4 : 2);
+    insn->operand_size =
+        (uint8_t)row_operand_size(insn->row, insn->code_size, insn->prefix_66, d->w && insn->code_size == CODE64);
+    insn->address_size = (uint8_t)(insn->code_size == CODE64                        ? (insn->prefix_67 ? 4 : 8)
+                                   : (insn->code_size == CODE32) != insn->prefix_67 ? 4
+                                                                                    : 2);
     d->memory = insn->has_modrm && insn->modrm < 0xc0 && !row_ignores_mod(insn->row);
     if (!fields_are_legal(d))
         return DECODE_INVALID;
@@ -647,16 +698,18 @@ static enum decode_status decode_body(struct decoder *d)
     return read_operands(d);
 }
 
-/* Out of bytes behind the opcode: is there any continuation that is valid? Displacements and immediates do not
- * matter to validity, so one byte of every value and zeros behind it tell. */
+/* Out of bytes behind the opcode: is there any continuation that is valid? Displacements and immediates do not matter to validity;
+ * ModRM and SIB do. Three index registers, since a gather excludes two. */
 static bool could_become_valid(const uint8_t *bytes, size_t count, enum code_size code_size)
 {
-    uint8_t longer[INSN_MAX_LENGTH] = { 0 };
+    static const uint8_t fillers[] = { 0x00, 0x08, 0x10 };
+    uint8_t longer[INSN_MAX_LENGTH];
     struct insn insn;
 
-    memcpy(longer, bytes, count);
-    for (unsigned value = 0; value < 256; value++) {
-        longer[count] = (uint8_t)value;
+    for (unsigned i = 0; i < 256 * ARRAY_SIZE(fillers); i++) {
+        memset(longer, fillers[i / 256], sizeof(longer));
+        memcpy(longer, bytes, count);
+        longer[count] = (uint8_t)i;
         if (insn_decode(longer, sizeof(longer), code_size, &insn) != DECODE_INVALID)
             return true;
     }
@@ -668,14 +721,12 @@ enum decode_status insn_decode(const uint8_t *bytes, size_t available, enum code
     size_t count = MIN(available, (size_t)INSN_MAX_LENGTH);
     struct decoder d = { .start = bytes, .p = bytes, .end = bytes + count, .insn = insn };
     enum decode_status status;
-    bool prefixes_only;
 
     memset(insn, 0, sizeof(*insn));
     insn->code_size = (uint8_t)code_size;
     insn->mem.segment = SEG_DS;
     insn->mem.base = insn->mem.index = REG_NONE;
     status = read_prefixes(&d);
-    prefixes_only = status != DECODE_OK;
     if (status == DECODE_OK)
         status = decode_body(&d);
     insn->length = (uint8_t)(d.p - d.start);
@@ -684,7 +735,6 @@ enum decode_status insn_decode(const uint8_t *bytes, size_t available, enum code
     insn->length = (uint8_t)count;
     if (count == INSN_MAX_LENGTH)
         return DECODE_TOO_LONG;
-    /* Behind a VEX or EVEX prefix zeros are not the most harmless continuation: those just need their bytes. */
-    bool vex = code_size == CODE64 && d.vex_seen;
-    return prefixes_only || vex || could_become_valid(bytes, count, code_size) ? DECODE_TRUNCATED : DECODE_INVALID;
+    /* Before the opcode something valid can always follow, or nearly so: the next byte tells. */
+    return !d.opcode_known || could_become_valid(bytes, count, code_size) ? DECODE_TRUNCATED : DECODE_INVALID;
 }

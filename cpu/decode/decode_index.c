@@ -15,8 +15,8 @@
 static unsigned row_rank(const struct insn_row *row)
 {
     static const uint8_t modrm_rank[] = {
-        [MODRM_PLUSR] = 0, [MODRM_NONE] = 1, [MODRM_ANY] = 0, [MODRM_MEM] = 1, [MODRM_REG] = 1, [MODRM_EXT] = 2,
-        [MODRM_EXT_MEM] = 3, [MODRM_EXT_REG] = 3, [MODRM_BYTE] = 4,
+        [MODRM_PLUSR] = 0, [MODRM_NONE] = 1,    [MODRM_ANY] = 0,     [MODRM_MEM] = 1,  [MODRM_REG] = 1,
+        [MODRM_EXT] = 2,   [MODRM_EXT_MEM] = 3, [MODRM_EXT_REG] = 3, [MODRM_BYTE] = 4,
     };
     static const uint8_t prefix_rank[] = {
         [PREFIX_ANY] = 0, [PREFIX_NP_66] = 1, [PREFIX_NP] = 2, [PREFIX_66] = 2, [PREFIX_F3] = 2, [PREFIX_F2] = 2,
@@ -30,14 +30,22 @@ static bool row_matches_slot(const struct insn_row *row, unsigned slot)
     unsigned digit = memory ? slot : (slot - 8) >> 3;
 
     switch (row->modrm) {
-    case MODRM_ANY: return true;
-    case MODRM_MEM: return memory;
-    case MODRM_REG: return !memory;
-    case MODRM_EXT: return digit == row->modrm_value;
-    case MODRM_EXT_MEM: return memory && digit == row->modrm_value;
-    case MODRM_EXT_REG: return !memory && digit == row->modrm_value;
-    case MODRM_BYTE: return !memory && slot - 8 == (row->modrm_value & 0x3fu);
-    default: return false;
+    case MODRM_ANY:
+        return true;
+    case MODRM_MEM:
+        return memory;
+    case MODRM_REG:
+        return !memory;
+    case MODRM_EXT:
+        return digit == row->modrm_value;
+    case MODRM_EXT_MEM:
+        return memory && digit == row->modrm_value;
+    case MODRM_EXT_REG:
+        return !memory && digit == row->modrm_value;
+    case MODRM_BYTE:
+        return !memory && slot - 8 == (row->modrm_value & 0x3fu);
+    default:
+        return false;
     }
 }
 

@@ -7,6 +7,7 @@
 
 /* Where an operand type finds its operand. The memory-or-register ones are in the order
  * of their register kinds. */
+/* clang-format off */
 enum operand_class {
     OC_NONE,
     OC_RM_GPR, OC_RM_VEC, OC_RM_MMX, OC_RM_MASK,                     /* ModRM.rm, memory if mod != 3 */
@@ -22,7 +23,9 @@ enum operand_class {
     OC_FIXED_MEM,                                                    /* memory at [reg] (+ AL for xlat) */
     OC_FIXED_GPR, OC_FIXED_HIGH, OC_FIXED_SEG, OC_FIXED_VEC, OC_FIXED_ST,
 };
+/* clang-format on */
 
+/* clang-format off */
 /* Sizes that depend on the instruction follow the fixed ones (0..64). */
 enum operand_size_code {
     OZ_V = 65, /* operand size */
@@ -34,6 +37,7 @@ enum operand_size_code {
     OZ_2V,     /* bound */
     OZ_X, OZ_HX, OZ_QX, OZ_EX, /* vector length and its half, quarter, eighth */
 };
+/* clang-format on */
 
 struct operand_info {
     uint8_t class;
@@ -55,9 +59,9 @@ struct decode_candidate {
 };
 
 struct decode_entry {
-    uint16_t first;   /* split: index of the opcode's 72 slots; else of its candidates */
-    uint8_t count;    /* not split: candidates */
-    bool split;       /* ModRM takes part: slot = reg for memory forms, 8 + low 6 bits for register forms */
+    uint16_t first; /* split: index of the opcode's 72 slots; else of its candidates */
+    uint8_t count;  /* not split: candidates */
+    bool split;     /* ModRM takes part: slot = reg for memory forms, 8 + low 6 bits for register forms */
     bool has_modrm;
 };
 

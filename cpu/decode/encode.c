@@ -14,10 +14,10 @@ struct encoder {
     uint8_t modrm, sib, opcode;
     bool has_sib, failed;
     bool w, rex_needed, rex_forbidden;
-    uint8_t r, x, b;        /* bits 3 and 4 of the register numbers in ModRM.reg, SIB.index or rm, rm or base */
+    uint8_t r, x, b; /* bits 3 and 4 of the register numbers in ModRM.reg, SIB.index or rm, rm or base */
     uint8_t vvvv;
     uint8_t disp_bytes;
-    int64_t disp;           /* as encoded: EVEX disp8 already divided by N */
+    int64_t disp; /* as encoded: EVEX disp8 already divided by N */
     uint8_t *p;
 };
 
@@ -101,7 +101,7 @@ static void set_disp_only(struct encoder *e, unsigned bytes)
 static void set_memory16(struct encoder *e, const struct operand *o)
 {
     static const uint8_t pairs[8][2] = {
-        { REG_RBX, REG_RSI }, { REG_RBX, REG_RDI }, { REG_RBP, REG_RSI }, { REG_RBP, REG_RDI },
+        { REG_RBX, REG_RSI },  { REG_RBX, REG_RDI },  { REG_RBP, REG_RSI },  { REG_RBP, REG_RDI },
         { REG_RSI, REG_NONE }, { REG_RDI, REG_NONE }, { REG_RBP, REG_NONE }, { REG_RBX, REG_NONE },
     };
     const struct insn *insn = e->insn;
@@ -179,17 +179,37 @@ static void set_fields(struct encoder *e)
         const struct operand *o = &e->insn->operands[i];
         unsigned class = operand_infos[e->row->operands[i].type].class, number;
         switch (class) {
-        case OC_RM_GPR: case OC_RM_VEC: case OC_RM_MMX: case OC_RM_MASK: case OC_RM_MEM: case OC_RM_VSIB: case OC_RM_SIB:
-        case OC_RM_GPR_ONLY: case OC_RM_VEC_ONLY: case OC_RM_MMX_ONLY: case OC_RM_MASK_ONLY: case OC_RM_TMM: case OC_RM_ST:
+        case OC_RM_GPR:
+        case OC_RM_VEC:
+        case OC_RM_MMX:
+        case OC_RM_MASK:
+        case OC_RM_MEM:
+        case OC_RM_VSIB:
+        case OC_RM_SIB:
+        case OC_RM_GPR_ONLY:
+        case OC_RM_VEC_ONLY:
+        case OC_RM_MMX_ONLY:
+        case OC_RM_MASK_ONLY:
+        case OC_RM_TMM:
+        case OC_RM_ST:
             set_rm(e, o, class);
             break;
         case OC_REG_GPR:
             set_reg_field(e, gpr_number(e, o));
             break;
-        case OC_REG_VEC: case OC_REG_MMX: case OC_REG_MASK: case OC_REG_SEG: case OC_REG_CR: case OC_REG_DR: case OC_REG_TMM:
+        case OC_REG_VEC:
+        case OC_REG_MMX:
+        case OC_REG_MASK:
+        case OC_REG_SEG:
+        case OC_REG_CR:
+        case OC_REG_DR:
+        case OC_REG_TMM:
             set_reg_field(e, o->reg);
             break;
-        case OC_VVVV_GPR: case OC_VVVV_VEC: case OC_VVVV_MASK: case OC_VVVV_TMM:
+        case OC_VVVV_GPR:
+        case OC_VVVV_VEC:
+        case OC_VVVV_MASK:
+        case OC_VVVV_TMM:
             e->vvvv = o->reg;
             break;
         case OC_OPCODE_GPR:
@@ -331,19 +351,24 @@ static void emit_vex(struct encoder *e)
 
 static void emit_evex(struct encoder *e)
 {
-    static const uint8_t maps[MAP_COUNT] = { [MAP_EVEX_0F] = 1, [MAP_EVEX_0F38] = 2, [MAP_EVEX_0F3A] = 3,
-                                             [MAP_EVEX_5] = 5, [MAP_EVEX_6] = 6 };
+    static const uint8_t maps[MAP_COUNT] = {
+        [MAP_EVEX_0F] = 1, [MAP_EVEX_0F38] = 2, [MAP_EVEX_0F3A] = 3, [MAP_EVEX_5] = 5, [MAP_EVEX_6] = 6
+    };
     const struct insn *insn = e->insn;
     bool rounding = insn->vex.b && e->modrm >= 0xc0;
     /* V' is bit 4 of vvvv or of a VSIB index */
     bool v_high = insn->mem.vsib ? e->x & 16 : e->vvvv & 16;
 
     emit(e, 0x62, 1);
-    emit(e, (e->r & 8 ? 0 : 0x80) | (e->x & 8 ? 0 : 0x40) | (e->b & 8 ? 0 : 0x20) | (e->r & 16 ? 0 : 0x10) |
-         maps[e->row->map], 1);
+    emit(e,
+         (e->r & 8 ? 0 : 0x80) | (e->x & 8 ? 0 : 0x40) | (e->b & 8 ? 0 : 0x20) | (e->r & 16 ? 0 : 0x10) |
+             maps[e->row->map],
+         1);
     emit(e, (e->w ? 0x80 : 0) | (~e->vvvv & 15u) << 3 | 4 | vex_pp(e->row), 1);
-    emit(e, (insn->vex.z ? 0x80 : 0) | (rounding ? insn->vex.rc : insn->vex.l) << 5 | (insn->vex.b ? 0x10 : 0) |
-         (v_high ? 0 : 8) | insn->vex.aaa, 1);
+    emit(e,
+         (insn->vex.z ? 0x80 : 0) | (rounding ? insn->vex.rc : insn->vex.l) << 5 | (insn->vex.b ? 0x10 : 0) |
+             (v_high ? 0 : 8) | insn->vex.aaa,
+         1);
 }
 
 /* Zero-extended immediates are given so or sign-extended: both are taken. */
@@ -362,10 +387,19 @@ static void emit_immediates(struct encoder *e)
         const struct operand_info *info = &operand_infos[e->row->operands[i].type];
         unsigned size = operand_size_bytes(info->reg_size, insn);
         switch (info->class) {
-        case OC_IMM: emit_value(e, insn->imm, size, false); break;
-        case OC_IMM_SIGNED: case OC_REL: emit_value(e, insn->imm, size, true); break;
-        case OC_IMM2: emit_value(e, insn->imm2, size, false); break;
-        case OC_MOFFS: emit_value(e, insn->mem.disp, insn->address_size, false); break;
+        case OC_IMM:
+            emit_value(e, insn->imm, size, false);
+            break;
+        case OC_IMM_SIGNED:
+        case OC_REL:
+            emit_value(e, insn->imm, size, true);
+            break;
+        case OC_IMM2:
+            emit_value(e, insn->imm2, size, false);
+            break;
+        case OC_MOFFS:
+            emit_value(e, insn->mem.disp, insn->address_size, false);
+            break;
         case OC_IS4_VEC: /* bit 7 does not count outside 64-bit mode */
             emit(e, insn->operands[i].reg << 4 | (insn->imm & (insn->code_size == CODE64 ? 0xf : 0x8f)), 1);
             break;
@@ -373,7 +407,8 @@ static void emit_immediates(struct encoder *e)
             emit_value(e, insn->imm, size - 2, false);
             emit_value(e, insn->imm2, 2, false);
             break;
-        default: break;
+        default:
+            break;
         }
     }
 }

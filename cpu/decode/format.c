@@ -71,10 +71,12 @@ static unsigned vsib_bytes(const struct insn *insn)
 
 static void add_memory(struct text *text, const struct insn *insn, const struct operand *o)
 {
+    /* clang-format off */
     static const struct { unsigned size; const char *name; } sizes[] = {
         { 1, "byte" }, { 2, "word" }, { 4, "dword" }, { 6, "fword" }, { 8, "qword" }, { 10, "tbyte" },
         { 16, "xmmword" }, { 32, "ymmword" }, { 64, "zmmword" },
     };
+    /* clang-format on */
     bool other = o->reg == REG_RDI && insn->mem.base == REG_RSI, any = false; /* the destination of movs, cmps */
     unsigned base = other ? REG_RDI : insn->mem.base, segment = other ? SEG_ES : insn->mem.segment;
 
@@ -103,6 +105,7 @@ static void add_memory(struct text *text, const struct insn *insn, const struct 
     add(text, "]");
 }
 
+/* clang-format off */
 static void add_operand(struct text *text, const struct insn *insn, unsigned n)
 {
     static const char *const high_names[4] = { "ah", "ch", "dh", "bh" };
@@ -128,6 +131,7 @@ static void add_operand(struct text *text, const struct insn *insn, unsigned n)
     if (n == 0 && insn->vex.aaa)
         add(text, "{k%u}%s", insn->vex.aaa, insn->vex.z ? "{z}" : "");
 }
+/* clang-format on */
 
 const char *insn_format(const struct insn *insn, char *buffer, size_t size)
 {

@@ -8,9 +8,10 @@
 #include "base/types.h"
 #include "cpu/decode/row.h"
 
-#define INSN_MAX_LENGTH 15
+#define INSN_MAX_LENGTH   15
 #define INSN_MAX_OPERANDS 6 /* pcmpestri with its implicit ones */
 
+/* clang-format off */
 /* Register numbers in memory operands and for GPRs: 0..15 in encoding order
  * (rax rcx rdx rbx rsp rbp rsi rdi r8..r15). */
 enum {
@@ -33,7 +34,8 @@ enum operand_kind {
     OPERAND_VEC,    /* reg 0..31; size 16, 32, 64 (xmm, ymm, zmm), or less: scalar part used */
     OPERAND_MASK,   /* k0..k7 */
     OPERAND_BND, OPERAND_TMM,
-    OPERAND_MEM,    /* the instruction's memory operand (insn.mem); size in bytes, 0: no fixed size */
+    OPERAND_MEM,    /* the instruction's memory operand (insn.mem); size in bytes, 0: no fixed size. String operands have
+                     * REG_RSI or REG_RDI in reg; of MOVS and CMPS, which have two, mem describes rSI, the other is ES:rDI */
     OPERAND_IMM,    /* insn.imm (or insn.imm2 for the second one), sign-extended to size as the row says */
     OPERAND_REL,    /* branch displacement, in insn.imm, relative to the next instruction */
     OPERAND_FAR,    /* ptr16:16/32: offset in insn.imm, selector in insn.imm2 */
@@ -115,5 +117,7 @@ static inline bool insn_has_memory(const struct insn *insn)
 
 /* Intel-syntax text, for logs when capstone is not wanted. Returns buffer. */
 const char *insn_format(const struct insn *insn, char *buffer, size_t size);
+
+/* clang-format on */
 
 #endif

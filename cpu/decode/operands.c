@@ -2,6 +2,7 @@
  * Constant data. (SDM Vol. 2D appendix A.2.) */
 #include "cpu/decode/decode_internal.h"
 
+/* clang-format off */
 #define RM(name, size) [OT_##name] = { OC_RM_GPR, size, size, 0 }
 #define REG(name, size) [OT_##name] = { OC_REG_GPR, size, size, 0 }
 #define RONLY(name, size) [OT_##name] = { OC_RM_GPR_ONLY, size, size, 0 }
@@ -67,7 +68,9 @@ const struct operand_info operand_infos[OT_COUNT] = {
     [OT_TG] = { OC_REG_TMM, 0, 0, 0 }, [OT_TE] = { OC_RM_TMM, 0, 0, 0 }, [OT_TH] = { OC_VVVV_TMM, 0, 0, 0 },
     [OT_Msib] = { OC_RM_SIB, 0, 0, 0 },
 };
+/* clang-format on */
 
+/* clang-format off */
 unsigned operand_size_bytes(unsigned size_code, const struct insn *insn)
 {
     switch (size_code) {
@@ -85,6 +88,7 @@ unsigned operand_size_bytes(unsigned size_code, const struct insn *insn)
     default: return size_code;
     }
 }
+/* clang-format on */
 
 bool row_ignores_mod(const struct insn_row *row)
 {

@@ -15,12 +15,23 @@
 #include "base/types.h"
 
 enum insn_map {
-    MAP_ONEBYTE, MAP_0F, MAP_0F38, MAP_0F3A, MAP_X87,
-    MAP_VEX_0F, MAP_VEX_0F38, MAP_VEX_0F3A,
-    MAP_EVEX_0F, MAP_EVEX_0F38, MAP_EVEX_0F3A, MAP_EVEX_5, MAP_EVEX_6,
+    MAP_ONEBYTE,
+    MAP_0F,
+    MAP_0F38,
+    MAP_0F3A,
+    MAP_X87,
+    MAP_VEX_0F,
+    MAP_VEX_0F38,
+    MAP_VEX_0F3A,
+    MAP_EVEX_0F,
+    MAP_EVEX_0F38,
+    MAP_EVEX_0F3A,
+    MAP_EVEX_5,
+    MAP_EVEX_6,
     MAP_COUNT
 };
 
+/* clang-format off */
 /* Mandatory prefix. ANY: 66/F2/F3 do not select the row (66 is the operand size, F2/F3 are
  * REP or ignored). NP: none of them. */
 enum insn_prefix { PREFIX_ANY, PREFIX_NP, PREFIX_66, PREFIX_F3, PREFIX_F2, PREFIX_NP_66 /* NP or 66: F2/F3 select others */ };
@@ -186,5 +197,7 @@ struct insn_row {
 
 extern const struct insn_row insn_rows[];
 extern const unsigned insn_row_count;
+
+/* clang-format on */
 
 #endif

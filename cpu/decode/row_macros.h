@@ -48,6 +48,7 @@
  *   - EVEX prefix selection is by pp: NP, 66, F3, F2 (ANY and NP_66 are for legacy maps).
  *   - Rows of evex_map56.def are written ROW_IN(MAP_EVEX_5, mnemonic, ...) and ROW_IN(MAP_EVEX_6, mnemonic, ...). */
 
+/* clang-format off */
 /* Flag sets. Add what is missing, in the order OSZAPC. */
 enum {
     FL_0 = 0,
@@ -131,3 +132,4 @@ enum {
 #define ROW(mnemonic, opcode, prefix, modrm, ops, flags, attr, feature, exception, handler, jit)                     \
     { #mnemonic, ROW_MAP, opcode, prefix, modrm, ops, flags, attr, FEATURE_##feature, EXC_##exception,                \
       HANDLER_##handler, JIT_##jit },
+/* clang-format on */

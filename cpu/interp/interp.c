@@ -156,12 +156,13 @@ static bool attend(struct cpu *cpu)
     return true;
 }
 
-static enum step run_some(struct interp *interp)
+/* `single`: no more than one instruction, as after an interrupt shadow. */
+static enum step run_some(struct interp *interp, bool single)
 {
     struct cpu *cpu = interp->cpu;
     const struct iop *op;
 
-    if (unlikely(cpu_needs_stepping(cpu)))
+    if (unlikely(single || cpu_needs_stepping(cpu)))
         return step_instruction(interp);
     struct block *block = block_find(interp, false);
     if (unlikely(!block))
@@ -179,9 +180,13 @@ static enum cpu_exit interp_run(struct cpu *cpu)
 
     running_cpu = cpu;
     for (;;) {
-        if (unlikely(attention_needed(cpu)) && !attend(cpu))
+        bool shadow = cpu->interrupt_shadow || cpu->debug_shadow;
+        if (unlikely(attention_needed(cpu)) && !attend(cpu)) {
+            if (cpu->activity == CPU_SHUTDOWN)
+                reason = CPU_EXIT_TRIPLE_FAULT; /* delivering the event faulted three times */
             break;
-        enum step step = run_some(interp);
+        }
+        enum step step = run_some(interp, shadow);
         if (unlikely(step == STEP_FAULT))
             step = cpu_deliver_exception(cpu);
         if (unlikely(step == STEP_EXIT)) {

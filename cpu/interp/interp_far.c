@@ -46,7 +46,8 @@ bool far_reserved_code(const struct cpu *cpu, const struct descriptor *d)
 }
 
 /* A code segment named directly. */
-static int check_direct(struct cpu *cpu, uint16_t selector, struct descriptor *d, uint64_t offset, struct segment_register *cs)
+static int check_direct(struct cpu *cpu, uint16_t selector, struct descriptor *d, uint64_t offset,
+                        struct segment_register *cs)
 {
     unsigned dpl = descriptor_dpl(d), rpl = selector & 3;
     bool allowed = descriptor_conforming(d) ? dpl <= cpu->cpl : rpl <= cpu->cpl && dpl == cpu->cpl;
@@ -178,8 +179,8 @@ enum step interp_jmp_far(struct cpu *cpu, const struct iop *op)
 
 /* ---- CALL ---- */
 
-static enum step call_same_stack(struct cpu *cpu, const struct iop *op, const struct segment_register *cs, uint64_t offset,
-                                 unsigned width)
+static enum step call_same_stack(struct cpu *cpu, const struct iop *op, const struct segment_register *cs,
+                                 uint64_t offset, unsigned width)
 {
     struct frame frame = frame_current(cpu, width);
     uint64_t sp;
@@ -297,7 +298,8 @@ int far_check_return_code(struct cpu *cpu, uint16_t selector, uint64_t offset, s
     return descriptor_set_accessed(cpu, &d);
 }
 
-int far_check_return_stack(struct cpu *cpu, uint16_t selector, const struct segment_register *cs, struct segment_register *ss)
+int far_check_return_stack(struct cpu *cpu, uint16_t selector, const struct segment_register *cs,
+                           struct segment_register *ss)
 {
     unsigned cpl = cs->selector & 3;
     bool to64 = cpu_long_mode(cpu) && (cs->attributes & SEG_ATTR_L);
@@ -341,8 +343,8 @@ static void drop_inner_segments(struct cpu *cpu)
     }
 }
 
-void far_return_commit(struct cpu *cpu, const struct segment_register *cs, uint64_t ip, const struct segment_register *ss,
-                       uint64_t sp)
+void far_return_commit(struct cpu *cpu, const struct segment_register *cs, uint64_t ip,
+                       const struct segment_register *ss, uint64_t sp)
 {
     bool outer = (cs->selector & 3) > cpu->cpl;
 

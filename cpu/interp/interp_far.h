@@ -10,9 +10,10 @@ bool far_reserved_code(const struct cpu *cpu, const struct descriptor *d);
 /* CS of a return: its RPL is the privilege level that is returned to. 0 or -1. */
 int far_check_return_code(struct cpu *cpu, uint16_t selector, uint64_t offset, struct segment_register *cs);
 /* SS of a return to `cs`. 0 or -1. */
-int far_check_return_stack(struct cpu *cpu, uint16_t selector, const struct segment_register *cs, struct segment_register *ss);
+int far_check_return_stack(struct cpu *cpu, uint16_t selector, const struct segment_register *cs,
+                           struct segment_register *ss);
 /* ss == NULL: the stack segment stays, only the pointer changes. */
-void far_return_commit(struct cpu *cpu, const struct segment_register *cs, uint64_t ip, const struct segment_register *ss,
-                       uint64_t sp);
+void far_return_commit(struct cpu *cpu, const struct segment_register *cs, uint64_t ip,
+                       const struct segment_register *ss, uint64_t sp);
 
 #endif

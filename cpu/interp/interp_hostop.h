@@ -139,7 +139,7 @@ static inline uint8_t *x87_mmx_register(struct fxsave_area *fx, unsigned n)
  * Linear; 64 bytes at a time through interp_memory.c, whole pieces of pages when the L1 has them. 0 or -1. */
 int area_read(struct cpu *cpu, gva_t gva, void *buffer, unsigned size, bool stack);
 int area_write(struct cpu *cpu, gva_t gva, const void *buffer, unsigned size, bool stack);
-int area_touch(struct cpu *cpu, gva_t gva, bool write, bool stack); /* one byte: 0 or -1 */
+int area_touch(struct cpu *cpu, gva_t gva, unsigned size, bool write, bool stack); /* only looks: may it be accessed? */
 int area_probe_write(struct cpu *cpu, gva_t gva, unsigned size, bool stack);
 
 #endif

@@ -151,10 +151,22 @@ static enum step store_table(struct cpu *cpu, const struct iop *op, const struct
     return op_mem_write(cpu, op, bytes, size) < 0 ? STEP_FAULT : STEP_NEXT;
 }
 
-enum step interp_lgdt(struct cpu *cpu, const struct iop *op) { return load_table(cpu, op, &cpu->gdtr); }
-enum step interp_lidt(struct cpu *cpu, const struct iop *op) { return load_table(cpu, op, &cpu->idtr); }
-enum step interp_sgdt(struct cpu *cpu, const struct iop *op) { return store_table(cpu, op, &cpu->gdtr); }
-enum step interp_sidt(struct cpu *cpu, const struct iop *op) { return store_table(cpu, op, &cpu->idtr); }
+enum step interp_lgdt(struct cpu *cpu, const struct iop *op)
+{
+    return load_table(cpu, op, &cpu->gdtr);
+}
+enum step interp_lidt(struct cpu *cpu, const struct iop *op)
+{
+    return load_table(cpu, op, &cpu->idtr);
+}
+enum step interp_sgdt(struct cpu *cpu, const struct iop *op)
+{
+    return store_table(cpu, op, &cpu->gdtr);
+}
+enum step interp_sidt(struct cpu *cpu, const struct iop *op)
+{
+    return store_table(cpu, op, &cpu->idtr);
+}
 
 /* ---- LDTR, TR ---- */
 
@@ -247,8 +259,14 @@ static enum step store_selector(struct cpu *cpu, const struct iop *op, uint16_t 
     return operand_write(cpu, op, 0, selector) < 0 ? STEP_FAULT : STEP_NEXT;
 }
 
-enum step interp_sldt(struct cpu *cpu, const struct iop *op) { return store_selector(cpu, op, cpu->ldtr.selector); }
-enum step interp_str(struct cpu *cpu, const struct iop *op) { return store_selector(cpu, op, cpu->tr.selector); }
+enum step interp_sldt(struct cpu *cpu, const struct iop *op)
+{
+    return store_selector(cpu, op, cpu->ldtr.selector);
+}
+enum step interp_str(struct cpu *cpu, const struct iop *op)
+{
+    return store_selector(cpu, op, cpu->tr.selector);
+}
 
 /* ---- LAR, LSL, VERR, VERW: ZF says whether the selector passes ---- */
 
@@ -282,7 +300,8 @@ static bool system_type_accepted(const struct cpu *cpu, unsigned type, bool lar)
 }
 
 /* The descriptor that a selector operand names, if there is one and it may be seen: 1, 0, or -1 (fault). */
-static int probe_selector(struct cpu *cpu, const struct iop *op, unsigned operand, uint16_t *selector, struct descriptor *d)
+static int probe_selector(struct cpu *cpu, const struct iop *op, unsigned operand, uint16_t *selector,
+                          struct descriptor *d)
 {
     uint64_t value;
     int result;

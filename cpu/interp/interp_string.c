@@ -22,6 +22,8 @@ static struct string_op string_begin(const struct cpu *cpu, const struct iop *op
         .source = insn->segment_prefix ? (enum segment)(insn->segment_prefix - 1) : SEG_DS,
         .repeated = insn->rep != REP_NONE,
     };
+    if (insn->code_size == CODE64 && s.source < SEG_FS)
+        s.source = SEG_DS; /* such prefixes are ignored: #GP, not #SS */
     s.step = cpu->rflags & FLAG_DF ? -(int64_t)s.size : (int64_t)s.size;
     s.count = s.repeated ? cpu->gpr[REG_RCX] & s.mask : 1;
     return s;
@@ -296,14 +298,14 @@ enum step interp_cmps(struct cpu *cpu, const struct iop *op)
 
 static uint32_t port_read(struct cpu *cpu, uint16_t port, unsigned size)
 {
-    if (unlikely(cpu->data_breakpoints))
+    if (unlikely(cpu->io_breakpoints))
         debug_check_io(cpu, port, size);
     return port_space_read(cpu->ports, port, size);
 }
 
 static void port_write(struct cpu *cpu, uint16_t port, unsigned size, uint32_t value)
 {
-    if (unlikely(cpu->data_breakpoints))
+    if (unlikely(cpu->io_breakpoints))
         debug_check_io(cpu, port, size);
     port_space_write(cpu->ports, port, size, value);
 }

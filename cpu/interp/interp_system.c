@@ -62,15 +62,15 @@ static bool cr0_valid(struct cpu *cpu, uint64_t value)
         return (cr4 & CR4_PAE) && !(cpu->segs[SEG_CS].attributes & SEG_ATTR_L) && tss != SYS_TSS16 &&
                tss != SYS_TSS16_BUSY;
     }
-    if ((value & CR0_PG) && (cr4 & CR4_PAE) && !cpu_long_mode(cpu) &&
-        ((value ^ cpu->cr0) & (CR0_PG | CR0_CD | CR0_NW)))
+    if ((value & CR0_PG) && (cr4 & CR4_PAE) && !cpu_long_mode(cpu) && ((value ^ cpu->cr0) & (CR0_PG | CR0_CD | CR0_NW)))
         return cpu_check_pdptes(cpu, cpu->cr3, pdpte);
     return true;
 }
 
 static enum step write_cr0(struct cpu *cpu, uint64_t value)
 {
-    const uint64_t defined = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+    const uint64_t defined =
+        CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
 
     if (!cr0_valid(cpu, value))
         return general_protection(cpu);
@@ -486,10 +486,22 @@ static enum step write_base(struct cpu *cpu, const struct iop *op, enum segment 
     return STEP_NEXT;
 }
 
-enum step interp_rdfsbase(struct cpu *cpu, const struct iop *op) { return read_base(cpu, op, SEG_FS); }
-enum step interp_rdgsbase(struct cpu *cpu, const struct iop *op) { return read_base(cpu, op, SEG_GS); }
-enum step interp_wrfsbase(struct cpu *cpu, const struct iop *op) { return write_base(cpu, op, SEG_FS); }
-enum step interp_wrgsbase(struct cpu *cpu, const struct iop *op) { return write_base(cpu, op, SEG_GS); }
+enum step interp_rdfsbase(struct cpu *cpu, const struct iop *op)
+{
+    return read_base(cpu, op, SEG_FS);
+}
+enum step interp_rdgsbase(struct cpu *cpu, const struct iop *op)
+{
+    return read_base(cpu, op, SEG_GS);
+}
+enum step interp_wrfsbase(struct cpu *cpu, const struct iop *op)
+{
+    return write_base(cpu, op, SEG_FS);
+}
+enum step interp_wrgsbase(struct cpu *cpu, const struct iop *op)
+{
+    return write_base(cpu, op, SEG_GS);
+}
 
 /* ---- SMAP, protection keys, XCR0 ---- */
 

@@ -12,10 +12,10 @@
 
 /* ---- One element ---- */
 
-/* Linear address of `size` bytes at `offset` in the segment of the memory operand. */
+/* Linear address of `size` bytes at `offset` (already truncated to the address size) in the segment of the memory
+ * operand. Later elements of one operand do not wrap around at 4 GiB in 64-bit mode. */
 static int element_linear(struct cpu *cpu, const struct iop *op, uint64_t offset, unsigned size, bool write, gva_t *gva)
 {
-    offset &= op->ea_mask;
     if (unlikely(op->segment_checked))
         return mem_segment_linear(cpu, op->insn.mem.segment, offset, size, write, op->insn.code_size, gva);
     *gva = offset + *op->segment_base;
@@ -61,7 +61,7 @@ static uint8_t *masked_host(struct cpu *cpu, const struct iop *op, const struct 
 static int masked_check(struct cpu *cpu, const struct iop *op, const struct masked_access *access)
 {
     for (unsigned i = 0; i < access->count && op->insn.code_size == CODE64; i++) {
-        gva_t gva = ((access->offset + i * access->size) & op->ea_mask) + *op->segment_base;
+        gva_t gva = access->offset + i * access->size + *op->segment_base;
         if (access->selected >> i & 1 && (!is_canonical(gva) || !is_canonical(gva + access->size - 1)))
             return raise(cpu, op_uses_stack_segment(op) ? VECTOR_SS : VECTOR_GP, 0);
     }
@@ -85,6 +85,19 @@ static int masked_read(struct cpu *cpu, const struct iop *op, const struct maske
     return 0;
 }
 
+/* If the elements selected begin in one page and the next one may not be written, CR2 tells the last byte selected. */
+static void blame_last_byte(struct cpu *cpu, const struct iop *op, const struct masked_access *access)
+{
+    unsigned first = (unsigned)__builtin_ctz(access->selected), last = 31u - (unsigned)__builtin_clz(access->selected);
+    gva_t begin, end;
+    if (access->size == 1 || cpu->fault.vector != VECTOR_PF ||
+        element_linear(cpu, op, access->offset + first * access->size, 1, true, &begin) ||
+        element_linear(cpu, op, access->offset + (last + 1) * access->size - 1, 1, true, &end))
+        return;
+    if ((cpu->fault.address ^ begin) & PAGE_MASK && !((cpu->fault.address ^ end) & PAGE_MASK))
+        cpu->fault.address = end;
+}
+
 static int masked_write(struct cpu *cpu, const struct iop *op, const struct masked_access *access, const uint8_t *data)
 {
     uint8_t *host = masked_host(cpu, op, access, true);
@@ -93,10 +106,13 @@ static int masked_write(struct cpu *cpu, const struct iop *op, const struct mask
     if (!host && masked_check(cpu, op, access))
         return -1;
     for (unsigned i = 0; !host && i < access->count; i++) {
-        if (access->selected >> i & 1 &&
-            (element_linear(cpu, op, access->offset + i * access->size, access->size, true, &gva[i]) ||
-             mem_probe_write_linear(cpu, gva[i], access->size, cpu->privilege, stack)))
+        if (!(access->selected >> i & 1))
+            continue;
+        if (element_linear(cpu, op, access->offset + i * access->size, access->size, true, &gva[i]) ||
+            mem_probe_write_linear(cpu, gva[i], access->size, cpu->privilege, stack)) {
+            blame_last_byte(cpu, op, access);
             return -1;
+        }
     }
     for (unsigned i = 0; i < access->count; i++) {
         const uint8_t *element = data + i * access->size;
@@ -110,6 +126,19 @@ static int masked_write(struct cpu *cpu, const struct iop *op, const struct mask
     return 0;
 }
 
+/* Whether masked-out bytes may fault is up to the processor (SDM Vol. 2B MASKMOVDQU). Intel's do as here: quadwords
+ * are looked up for writing from the last to the first, whatever the mask. */
+static enum step mask_move_halves(struct cpu *cpu, const struct iop *op, const struct masked_access *access,
+                                  const uint8_t *data)
+{
+    gva_t gva;
+    for (unsigned half = access->count / 8; half-- > 0;)
+        if (element_linear(cpu, op, access->offset + 8 * half, 8, true, &gva) ||
+            mem_probe_write_linear(cpu, gva, 8, cpu->privilege, op_uses_stack_segment(op)))
+            return STEP_FAULT;
+    return masked_write(cpu, op, access, data) ? STEP_FAULT : STEP_NEXT;
+}
+
 /* MASKMOVDQU, VMASKMOVDQU, MASKMOVQ: bytes to DS:[rDI] (a segment prefix is honoured). */
 static enum step mask_move_bytes(struct cpu *cpu, const struct iop *op)
 {
@@ -120,11 +149,13 @@ static enum step mask_move_bytes(struct cpu *cpu, const struct iop *op)
     const uint8_t *mask_bytes = mmx ? x87_mmx_register(fx, mask->reg) : cpu->vector.vec[mask->reg];
     struct masked_access access = { .offset = iop_effective_address(cpu, op), .count = mmx ? 8 : 16, .size = 1 };
     access.selected = mask_bits(mask_bytes, access.count, 1);
-    if (masked_write(cpu, op, &access, data_bytes))
-        return STEP_FAULT;
-    if (mmx)
+    if (mmx) { /* the transition comes before any fault; it moves the registers in the image */
+        uint8_t data_copy[8];
+        memcpy(data_copy, data_bytes, sizeof(data_copy));
         x87_enter_mmx(fx);
-    return STEP_NEXT;
+        return mask_move_halves(cpu, op, &access, data_copy);
+    }
+    return mask_move_halves(cpu, op, &access, data_bytes);
 }
 
 enum step interp_maskmov(struct cpu *cpu, const struct iop *op)
@@ -192,7 +223,7 @@ enum step interp_gather(struct cpu *cpu, const struct iop *op)
     vector_zero_above(cpu, mask_reg, length);
     for (unsigned i = 0; i < count; i++) {
         if (mask[i * size]) {
-            if (element_read(cpu, op, gather_offset(cpu, op, index + i * index_size, index_size), dst + i * size, size))
+            if (element_read(cpu, op, gather_offset(cpu, op, index + i * index_size, index_size) & op->ea_mask, dst + i * size, size))
                 return STEP_FAULT;
             vector_zero_above(cpu, dst_reg, length);
         }

@@ -346,14 +346,15 @@ static void environment_load(struct cpu *cpu, const struct iop *op, const uint8_
     x87_update_summary(fx);
 }
 
-/* Processors look at the first byte of an image, then at the last one, which tells in CR2. */
+/* Processors look at the first word of an image, then at the last byte, which tells in CR2. */
 static int image_linear(struct cpu *cpu, const struct iop *op, unsigned size, bool write, gva_t *gva)
 {
     if (check_exception_class(cpu, op->insn.row))
         return -1;
     bool stack = op_uses_stack_segment(op);
-    return op_address(cpu, op, size, write, gva) || area_touch(cpu, *gva, write, stack) ||
-           area_touch(cpu, *gva + size - 1, write, stack) ? -1 : 0;
+    unsigned word = environment_size(op) / 7;
+    return op_address(cpu, op, size, write, gva) || area_touch(cpu, *gva, word, write, stack) ||
+           area_touch(cpu, *gva + size - 1, 1, write, stack) ? -1 : 0;
 }
 
 enum step interp_fldenv(struct cpu *cpu, const struct iop *op)

@@ -91,11 +91,11 @@ int area_read(struct cpu *cpu, gva_t gva, void *buffer, unsigned size, bool stac
     return 0;
 }
 
-int area_touch(struct cpu *cpu, gva_t gva, bool write, bool stack)
+int area_touch(struct cpu *cpu, gva_t gva, unsigned size, bool write, bool stack)
 {
-    uint8_t byte;
-    return write ? mem_probe_write_linear(cpu, gva, 1, cpu->privilege, stack)
-                 : mem_read_linear(cpu, gva, &byte, 1, cpu->privilege, stack);
+    uint8_t bytes[64];
+    return write ? mem_probe_write_linear(cpu, gva, size, cpu->privilege, stack)
+                 : mem_read_linear(cpu, gva, bytes, size, cpu->privilege, stack);
 }
 
 int area_probe_write(struct cpu *cpu, gva_t gva, unsigned size, bool stack)
@@ -293,7 +293,7 @@ static int fxsave_address(struct cpu *cpu, const struct iop *op, bool write, gva
         return -1;
     if (*gva & 15)
         return raise(cpu, VECTOR_GP, 0);
-    return area_touch(cpu, *gva + XSAVE_LEGACY_SIZE - 1, write, op_uses_stack_segment(op)); /* as processors do */
+    return area_touch(cpu, *gva + XSAVE_LEGACY_SIZE - 1, 1, write, op_uses_stack_segment(op)); /* as processors do */
 }
 
 /* Bytes 464 to 511 are software's and 416 to 463 reserved: not written. */

@@ -7,15 +7,23 @@
 #include "base/log.h"
 
 enum {
-    PM1_TMR = 1 << 0, PM1_GBL = 1 << 5, PM1_PWRBTN = 1 << 8, PM1_SLPBTN = 1 << 9, PM1_RTC = 1 << 10, PM1_WAK = 1 << 15,
+    PM1_TMR = 1 << 0,
+    PM1_GBL = 1 << 5,
+    PM1_PWRBTN = 1 << 8,
+    PM1_SLPBTN = 1 << 9,
+    PM1_RTC = 1 << 10,
+    PM1_WAK = 1 << 15,
     PM1_STATUS_BITS = PM1_TMR | 1 << 4 | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC | PM1_WAK,
     PM1_ENABLE_BITS = PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC,
-    CNT_SCI_EN = 1 << 0, CNT_GBL_RLS = 1 << 2, CNT_SLP_TYP_SHIFT = 10, CNT_SLP_EN = 1 << 13,
+    CNT_SCI_EN = 1 << 0,
+    CNT_GBL_RLS = 1 << 2,
+    CNT_SLP_TYP_SHIFT = 10,
+    CNT_SLP_EN = 1 << 13,
 };
 enum { REG_SMI_ENABLE = 0x30, REG_SMI_STATUS = 0x34 };
-#define TIMER_MASK 0xffffffu
+#define TIMER_MASK      0xffffffu
 #define TIMER_TOP_SHIFT 23 /* TMR_STS is set when bit 23 changes */
-#define NS_PER_SECOND 1000000000ull
+#define NS_PER_SECOND   1000000000ull
 
 static uint64_t timer_ticks(const struct acpi_pm *pm)
 {
@@ -45,13 +53,15 @@ static bool gpe_pending(const struct acpi_pm *pm)
 
 static void update_sci(struct acpi_pm *pm)
 {
-    bool level = (pm->pm1_control & CNT_SCI_EN) && ((pm->pm1_status & pm->pm1_enable & PM1_ENABLE_BITS) || gpe_pending(pm));
+    bool level =
+        (pm->pm1_control & CNT_SCI_EN) && ((pm->pm1_status & pm->pm1_enable & PM1_ENABLE_BITS) || gpe_pending(pm));
 
     irq_line_set(&pm->sci, level);
     if ((pm->pm1_enable & PM1_TMR) && !(pm->pm1_status & PM1_TMR)) {
         uint64_t next = (pm->timer_toggles + 1) << TIMER_TOP_SHIFT;
 
-        timer_arm(&pm->timer, (uint64_t)(((unsigned __int128)next * NS_PER_SECOND + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ));
+        timer_arm(&pm->timer,
+                  (uint64_t)(((unsigned __int128)next * NS_PER_SECOND + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ));
     } else {
         timer_disarm(&pm->timer);
     }
@@ -103,13 +113,20 @@ static uint8_t read_byte(struct acpi_pm *pm, unsigned offset)
     case ACPI_PM1_EVT ... ACPI_PM1_EVT + 1:
         catch_up(pm);
         return (uint8_t)(pm->pm1_status >> (offset & 1) * 8);
-    case ACPI_PM1_EVT + 2 ... ACPI_PM1_EVT + 3: return (uint8_t)(pm->pm1_enable >> (offset & 1) * 8);
-    case ACPI_PM1_CNT ... ACPI_PM1_CNT + 1: return (uint8_t)(pm->pm1_control >> (offset & 1) * 8);
-    case ACPI_GPE0 ... ACPI_GPE0 + 7: return pm->gpe_status[offset - ACPI_GPE0];
-    case ACPI_GPE0 + 8 ... ACPI_GPE0 + 15: return pm->gpe_enable[offset - ACPI_GPE0 - 8];
-    case REG_SMI_ENABLE ... REG_SMI_ENABLE + 3: return (uint8_t)(pm->smi_enable >> (offset & 3) * 8);
-    case REG_SMI_STATUS ... REG_SMI_STATUS + 3: return (uint8_t)(pm->smi_status >> (offset & 3) * 8);
-    default: return 0;
+    case ACPI_PM1_EVT + 2 ... ACPI_PM1_EVT + 3:
+        return (uint8_t)(pm->pm1_enable >> (offset & 1) * 8);
+    case ACPI_PM1_CNT ... ACPI_PM1_CNT + 1:
+        return (uint8_t)(pm->pm1_control >> (offset & 1) * 8);
+    case ACPI_GPE0 ... ACPI_GPE0 + 7:
+        return pm->gpe_status[offset - ACPI_GPE0];
+    case ACPI_GPE0 + 8 ... ACPI_GPE0 + 15:
+        return pm->gpe_enable[offset - ACPI_GPE0 - 8];
+    case REG_SMI_ENABLE ... REG_SMI_ENABLE + 3:
+        return (uint8_t)(pm->smi_enable >> (offset & 3) * 8);
+    case REG_SMI_STATUS ... REG_SMI_STATUS + 3:
+        return (uint8_t)(pm->smi_status >> (offset & 3) * 8);
+    default:
+        return 0;
     }
 }
 
@@ -138,7 +155,7 @@ static void write_byte(struct acpi_pm *pm, unsigned offset, uint8_t value)
     switch (offset) {
     case ACPI_PM1_EVT ... ACPI_PM1_EVT + 1:
         catch_up(pm);
-        pm->pm1_status &= (uint16_t)~(value << (offset & 1) * 8);
+        pm->pm1_status &= (uint16_t) ~(value << (offset & 1) * 8);
         break;
     case ACPI_PM1_EVT + 2 ... ACPI_PM1_EVT + 3:
         catch_up(pm);
@@ -214,7 +231,7 @@ int acpi_pm_move(struct acpi_pm *pm, uint16_t base, struct error *err)
     struct port_space *ports = pm->device.env->ports;
     int result = 0;
 
-    base &= (uint16_t)~(ACPI_PM_SIZE - 1);
+    base &= (uint16_t) ~(ACPI_PM_SIZE - 1);
     if (base == pm->base)
         return 0;
     if (pm->base)
@@ -285,7 +302,11 @@ static const struct state_field acpi_pm_fields[] = {
 };
 /* The base address belongs to the LPC bridge, whose state restores it. */
 static const struct state_table acpi_pm_state = {
-    .name = "acpi-pm", .version = 1, .fields = acpi_pm_fields, .pre_save = pre_save, .post_load = post_load,
+    .name = "acpi-pm",
+    .version = 1,
+    .fields = acpi_pm_fields,
+    .pre_save = pre_save,
+    .post_load = post_load,
 };
 
 static const struct device_type acpi_pm_type = {
@@ -307,8 +328,7 @@ struct acpi_pm *acpi_pm_create(struct device_env *env, uint16_t base, const stru
     pm->sci = *sci;
     timer_init(&pm->timer, env->loop, timer_expired, pm);
     device_reset(&pm->device);
-    if (acpi_pm_move(pm, base, err) ||
-        port_space_add(env->ports, ACPI_SMI_CMD, 2, &apm_ops, pm, "apm", err)) {
+    if (acpi_pm_move(pm, base, err) || port_space_add(env->ports, ACPI_SMI_CMD, 2, &apm_ops, pm, "apm", err)) {
         acpi_pm_destroy(pm);
         return NULL;
     }

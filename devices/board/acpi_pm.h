@@ -1,5 +1,5 @@
-/* ACPI fixed hardware of the ICH9 (ACPI 6.4 chapter 4.8; ICH9 data sheet 13.8): PM1a event and control blocks, 24-bit PM timer,
- * GPE0, SMI command port. Reports to isa_irq[ACPI_SCI_IRQ]. */
+/* ACPI fixed hardware of the ICH9 (ACPI 6.4 chapter 4.8; ICH9 data sheet 13.8): PM1a event and control blocks,
+ * 24-bit PM timer, GPE0, SMI command port. Reports to isa_irq[ACPI_SCI_IRQ]. */
 #ifndef EIDOLON_DEVICES_BOARD_ACPI_PM_H
 #define EIDOLON_DEVICES_BOARD_ACPI_PM_H
 
@@ -7,21 +7,21 @@
 
 /* For the FADT. */
 enum {
-    ACPI_PM1_EVT = 0x00,    /* 4 bytes */
-    ACPI_PM1_CNT = 0x04,    /* 2 bytes */
-    ACPI_PM_TMR = 0x08,     /* 4 bytes; 24 bits count: TMR_VAL_EXT is clear */
-    ACPI_GPE0 = 0x20,       /* 16 bytes: 8 status, 8 enable */
+    ACPI_PM1_EVT = 0x00, /* 4 bytes */
+    ACPI_PM1_CNT = 0x04, /* 2 bytes */
+    ACPI_PM_TMR = 0x08,  /* 4 bytes; 24 bits count: TMR_VAL_EXT is clear */
+    ACPI_GPE0 = 0x20,    /* 16 bytes: 8 status, 8 enable */
     ACPI_PM_SIZE = 0x80,
     ACPI_SMI_CMD = 0xb2,
     ACPI_ENABLE_COMMAND = 0x02,
     ACPI_DISABLE_COMMAND = 0x03,
-    ACPI_S5_SLP_TYP = 0,    /* \_S5 = Package { 0, 0, 0, 0 } */
+    ACPI_S5_SLP_TYP = 0, /* \_S5 = Package { 0, 0, 0, 0 } */
 };
 #define ACPI_PM_TIMER_HZ 3579545ull
 
 struct acpi_pm {
     struct device device;
-    uint16_t base;          /* 0: not mapped */
+    uint16_t base; /* 0: not mapped */
     uint16_t pm1_status, pm1_enable, pm1_control;
     uint8_t gpe_status[8], gpe_enable[8];
     uint32_t smi_enable, smi_status;
@@ -36,6 +36,6 @@ struct acpi_pm *acpi_pm_create(struct device_env *env, uint16_t base, const stru
 void acpi_pm_destroy(struct acpi_pm *pm);
 int acpi_pm_move(struct acpi_pm *pm, uint16_t base, struct error *err); /* PMBASE written; 0 unmaps */
 void acpi_pm_power_button(struct acpi_pm *pm);
-void acpi_pm_gpe(struct acpi_pm *pm, unsigned n);                       /* general-purpose event n happened */
+void acpi_pm_gpe(struct acpi_pm *pm, unsigned n); /* general-purpose event n happened */
 
 #endif

@@ -19,11 +19,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FW_CFG_MAX_ITEMS 160
+#define FW_CFG_MAX_ITEMS     160
 #define FW_CFG_DMA_SIGNATURE 0x51454d5520434647ull /* "QEMU CFG" */
 
 enum {
-    DMA_ERROR = 1 << 0, DMA_READ = 1 << 1, DMA_SKIP = 1 << 2, DMA_SELECT = 1 << 3, DMA_WRITE = 1 << 4,
+    DMA_ERROR = 1 << 0,
+    DMA_READ = 1 << 1,
+    DMA_SKIP = 1 << 2,
+    DMA_SELECT = 1 << 3,
+    DMA_WRITE = 1 << 4,
 };
 
 struct fw_cfg_item {

@@ -7,16 +7,30 @@
 
 struct fw_cfg;
 
-#define FW_CFG_IO_BASE 0x510
+#define FW_CFG_IO_BASE       0x510
 #define FW_CFG_FILE_NAME_MAX 56 /* with the terminating NUL */
 
 /* Well-known items. */
 enum {
-    FW_CFG_SIGNATURE = 0x00, FW_CFG_ID = 0x01, FW_CFG_UUID = 0x02, FW_CFG_RAM_SIZE = 0x03,
-    FW_CFG_NOGRAPHIC = 0x04, FW_CFG_NB_CPUS = 0x05, FW_CFG_MACHINE_ID = 0x06, FW_CFG_KERNEL_ADDR = 0x07,
-    FW_CFG_KERNEL_SIZE = 0x08, FW_CFG_KERNEL_CMDLINE = 0x09, FW_CFG_INITRD_ADDR = 0x0a,
-    FW_CFG_INITRD_SIZE = 0x0b, FW_CFG_BOOT_DEVICE = 0x0c, FW_CFG_NUMA = 0x0d, FW_CFG_BOOT_MENU = 0x0e,
-    FW_CFG_MAX_CPUS = 0x0f, FW_CFG_FILE_DIR = 0x19, FW_CFG_FILE_FIRST = 0x20, FW_CFG_IRQ0_OVERRIDE = 0x8002,
+    FW_CFG_SIGNATURE = 0x00,
+    FW_CFG_ID = 0x01,
+    FW_CFG_UUID = 0x02,
+    FW_CFG_RAM_SIZE = 0x03,
+    FW_CFG_NOGRAPHIC = 0x04,
+    FW_CFG_NB_CPUS = 0x05,
+    FW_CFG_MACHINE_ID = 0x06,
+    FW_CFG_KERNEL_ADDR = 0x07,
+    FW_CFG_KERNEL_SIZE = 0x08,
+    FW_CFG_KERNEL_CMDLINE = 0x09,
+    FW_CFG_INITRD_ADDR = 0x0a,
+    FW_CFG_INITRD_SIZE = 0x0b,
+    FW_CFG_BOOT_DEVICE = 0x0c,
+    FW_CFG_NUMA = 0x0d,
+    FW_CFG_BOOT_MENU = 0x0e,
+    FW_CFG_MAX_CPUS = 0x0f,
+    FW_CFG_FILE_DIR = 0x19,
+    FW_CFG_FILE_FIRST = 0x20,
+    FW_CFG_IRQ0_OVERRIDE = 0x8002,
 };
 
 struct fw_cfg *fw_cfg_create(struct device_env *env, struct error *err); /* begins with a struct device */

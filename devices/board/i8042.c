@@ -1,23 +1,33 @@
-/* Keyboard controller: 8042 with a PS/2 auxiliary port (IBM PS/2 hardware interface technical reference, "Keyboard and auxiliary
- * device controller").
+/* Keyboard controller: 8042 with a PS/2 auxiliary port (IBM PS/2 hardware interface technical reference, "Keyboard
+ * and auxiliary device controller").
  *
- *   status:       5 data is from the mouse | 4 not locked | 3 last write was a command | 2 self test done | 0 output full
+ *   status:       5 data from the mouse | 4 not locked | 3 last write was a command | 2 self test done | 0 output full
  *   command byte: 6 translate | 5 mouse off | 4 keyboard off | 2 system flag | 1 irq 12 | 0 irq 1
  *   output port:  1 A20 | 0 not reset
  *
- * Invariants: the output buffer holds one byte; fill() loads the next one as soon as it is free, and the interrupt lines
- * follow it. Commands are carried out at once, so the input buffer is never full. Device lock held. */
+ * Invariants: the output buffer holds one byte; fill() loads the next one as soon as it is free, and the interrupt
+ * lines follow it. Commands are carried out at once, so the input buffer is never full. Device lock held. */
 #include "devices/board/i8042.h"
 
 #include "base/log.h"
 
-#define PORT_DATA 0x60
+#define PORT_DATA    0x60
 #define PORT_COMMAND 0x64
 
-enum { STATUS_OUTPUT_FULL = 1 << 0, STATUS_SYSTEM = 1 << 2, STATUS_COMMAND = 1 << 3, STATUS_UNLOCKED = 1 << 4, STATUS_MOUSE = 1 << 5 };
 enum {
-    MODE_KEYBOARD_IRQ = 1 << 0, MODE_MOUSE_IRQ = 1 << 1, MODE_SYSTEM = 1 << 2, MODE_KEYBOARD_OFF = 1 << 4,
-    MODE_MOUSE_OFF = 1 << 5, MODE_TRANSLATE = 1 << 6,
+    STATUS_OUTPUT_FULL = 1 << 0,
+    STATUS_SYSTEM = 1 << 2,
+    STATUS_COMMAND = 1 << 3,
+    STATUS_UNLOCKED = 1 << 4,
+    STATUS_MOUSE = 1 << 5
+};
+enum {
+    MODE_KEYBOARD_IRQ = 1 << 0,
+    MODE_MOUSE_IRQ = 1 << 1,
+    MODE_SYSTEM = 1 << 2,
+    MODE_KEYBOARD_OFF = 1 << 4,
+    MODE_MOUSE_OFF = 1 << 5,
+    MODE_TRANSLATE = 1 << 6,
 };
 enum { OUTPUT_NOT_RESET = 1 << 0, OUTPUT_A20 = 1 << 1 };
 
@@ -91,25 +101,50 @@ static void write_command_byte(struct i8042 *i8042, uint8_t value)
 static void simple_command(struct i8042 *i8042, uint8_t value)
 {
     switch (value) {
-    case 0x20: output(i8042, i8042->command_byte, false); break;
-    case 0x21 ... 0x3f: output(i8042, i8042->ram[value & 31], false); break;
-    case 0xa7: i8042->command_byte |= MODE_MOUSE_OFF; break;
-    case 0xa8: i8042->command_byte &= (uint8_t)~MODE_MOUSE_OFF; break;
-    case 0xa9: output(i8042, 0x00, false); break; /* mouse port test: good */
+    case 0x20:
+        output(i8042, i8042->command_byte, false);
+        break;
+    case 0x21 ... 0x3f:
+        output(i8042, i8042->ram[value & 31], false);
+        break;
+    case 0xa7:
+        i8042->command_byte |= MODE_MOUSE_OFF;
+        break;
+    case 0xa8:
+        i8042->command_byte &= (uint8_t)~MODE_MOUSE_OFF;
+        break;
+    case 0xa9:
+        output(i8042, 0x00, false);
+        break; /* mouse port test: good */
     case 0xaa: /* self test */
         i8042->status |= STATUS_SYSTEM;
         i8042->command_byte |= MODE_SYSTEM;
         output(i8042, 0x55, false);
         break;
-    case 0xab: output(i8042, 0x00, false); break; /* keyboard port test: good */
-    case 0xad: i8042->command_byte |= MODE_KEYBOARD_OFF; break;
-    case 0xae: i8042->command_byte &= (uint8_t)~MODE_KEYBOARD_OFF; break;
-    case 0xc0: output(i8042, 0x80, false); break; /* input port: keyboard not inhibited */
-    case 0xd0:
-        output(i8042, i8042->output_port | (i8042->status & STATUS_OUTPUT_FULL ? 1 << (i8042->status & STATUS_MOUSE ? 5 : 4) : 0), false);
+    case 0xab:
+        output(i8042, 0x00, false);
+        break; /* keyboard port test: good */
+    case 0xad:
+        i8042->command_byte |= MODE_KEYBOARD_OFF;
         break;
-    case 0xdd: write_output_port(i8042, i8042->output_port & (uint8_t)~OUTPUT_A20); break;
-    case 0xdf: write_output_port(i8042, i8042->output_port | OUTPUT_A20); break;
+    case 0xae:
+        i8042->command_byte &= (uint8_t)~MODE_KEYBOARD_OFF;
+        break;
+    case 0xc0:
+        output(i8042, 0x80, false);
+        break; /* input port: keyboard not inhibited */
+    case 0xd0:
+        output(i8042,
+               i8042->output_port |
+                   (i8042->status & STATUS_OUTPUT_FULL ? 1 << (i8042->status & STATUS_MOUSE ? 5 : 4) : 0),
+               false);
+        break;
+    case 0xdd:
+        write_output_port(i8042, i8042->output_port & (uint8_t)~OUTPUT_A20);
+        break;
+    case 0xdf:
+        write_output_port(i8042, i8042->output_port | OUTPUT_A20);
+        break;
     case 0xf0 ... 0xff:
         /* Pulses the output bits whose command bit is 0; only reset is wired to anything that notices. */
         if (!(value & OUTPUT_NOT_RESET))
@@ -150,11 +185,21 @@ static void write_data(struct i8042 *i8042, uint8_t value)
         i8042->command_byte &= (uint8_t)~MODE_KEYBOARD_OFF; /* talking to the keyboard switches it on */
         ps2_write(&i8042->keyboard, value);
         break;
-    case 0x60: write_command_byte(i8042, value); break;
-    case 0x61 ... 0x7f: i8042->ram[command & 31] = value; break;
-    case 0xd1: write_output_port(i8042, value); break;
-    case 0xd2: output(i8042, value, false); break;
-    case 0xd3: output(i8042, value, true); break;
+    case 0x60:
+        write_command_byte(i8042, value);
+        break;
+    case 0x61 ... 0x7f:
+        i8042->ram[command & 31] = value;
+        break;
+    case 0xd1:
+        write_output_port(i8042, value);
+        break;
+    case 0xd2:
+        output(i8042, value, false);
+        break;
+    case 0xd3:
+        output(i8042, value, true);
+        break;
     default:
         i8042->command_byte &= (uint8_t)~MODE_MOUSE_OFF;
         ps2_write(&i8042->mouse, value);
@@ -166,7 +211,7 @@ static void write_data(struct i8042 *i8042, uint8_t value)
 static uint8_t read_data(struct i8042 *i8042)
 {
     if (i8042->status & STATUS_OUTPUT_FULL) {
-        i8042->status &= (uint8_t)~(STATUS_OUTPUT_FULL | STATUS_MOUSE);
+        i8042->status &= (uint8_t) ~(STATUS_OUTPUT_FULL | STATUS_MOUSE);
         update_irq(i8042); /* low, so that the next byte is a new edge */
     }
     uint8_t value = i8042->output_data;
@@ -265,7 +310,10 @@ static const struct state_field i8042_fields[] = {
     STATE_END,
 };
 static const struct state_table i8042_state = {
-    .name = "i8042", .version = 1, .fields = i8042_fields, .post_load = post_load,
+    .name = "i8042",
+    .version = 1,
+    .fields = i8042_fields,
+    .post_load = post_load,
 };
 
 static const struct device_type i8042_type = {

@@ -1,5 +1,5 @@
-/* Keyboard controller (ports 0x60, 0x64) with a PS/2 keyboard (irq 1) and mouse (irq 12) that answer their commands. Input from a
- * window comes with the display. Output port: A20, reset. */
+/* Keyboard controller (ports 0x60, 0x64) with a PS/2 keyboard (irq 1) and mouse (irq 12) that answer their
+ * commands. Input from a window comes with the display. Output port: A20, reset. */
 #ifndef EIDOLON_DEVICES_BOARD_I8042_H
 #define EIDOLON_DEVICES_BOARD_I8042_H
 

@@ -1,5 +1,5 @@
-/* isa-debug-exit: a guest ends the emulator by writing to a port; the exit status is (value << 1) | 1, so that it cannot be
- * mistaken for success. A test device: nothing in hardware is like it. Device lock held. */
+/* isa-debug-exit: a guest ends the emulator by writing to a port; the exit status is (value << 1) | 1, so that it
+ * cannot be mistaken for success. A test device: nothing in hardware is like it. Device lock held. */
 #include "devices/core/device.h"
 
 #include <errno.h>

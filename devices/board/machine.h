@@ -9,14 +9,14 @@
 struct lapic;
 struct fw_cfg;
 
-#define Q35_ECAM_BASE 0xb0000000ull   /* MMCONFIG, 256 MiB */
-#define Q35_ECAM_SIZE 0x10000000ull
+#define Q35_ECAM_BASE   0xb0000000ull /* MMCONFIG, 256 MiB */
+#define Q35_ECAM_SIZE   0x10000000ull
 #define Q35_LOW_RAM_MAX 0x80000000ull /* RAM below 4 GiB ends here at most; the rest is at 4 GiB */
-#define LAPIC_BASE 0xfee00000ull
-#define IOAPIC_BASE 0xfec00000ull
-#define HPET_BASE 0xfed00000ull
-#define ACPI_PM_BASE 0x600            /* PMBASE of the ICH9 LPC, as QEMU's firmware sets it */
-#define ACPI_SCI_IRQ 9
+#define LAPIC_BASE      0xfee00000ull
+#define IOAPIC_BASE     0xfec00000ull
+#define HPET_BASE       0xfed00000ull
+#define ACPI_PM_BASE    0x600 /* PMBASE of the ICH9 LPC, as QEMU's firmware sets it */
+#define ACPI_SCI_IRQ    9
 
 /* How the board signals one vCPU. Any thread. */
 struct board_cpu_ops {
@@ -30,30 +30,32 @@ struct board_cpu_ops {
 struct board_config {
     uint64_t ram_size;
     unsigned cpu_count;
-    struct chardev *serial[4];     /* NULL: port not there */
-    struct chardev *debugcon;      /* NULL: none; at debugcon_port, 0 = 0xe9 */
+    struct chardev *serial[4]; /* NULL: port not there */
+    struct chardev *debugcon;  /* NULL: none; at debugcon_port, 0 = 0xe9 */
     uint16_t debugcon_port;
     const struct board_cpu_ops *cpu_ops;
-    void **cpus;                   /* opaque handles, by APIC id */
-    int64_t rtc_base_ns;           /* wall clock at start (UTC) */
+    void **cpus;         /* opaque handles, by APIC id */
+    int64_t rtc_base_ns; /* wall clock at start (UTC) */
 };
 
 struct board {
     struct device_env env;
     struct board_config config;
-    struct lapic **lapics;         /* by APIC id */
+    struct lapic **lapics; /* by APIC id */
     struct fw_cfg *fw_cfg;
-    struct device *devices;        /* list, newest first */
-    void (*reset_done)(struct board *board); /* after the devices' own resets: what firmware would set up; may be NULL */
-    void (*free)(struct board *board);       /* after the devices are gone */
-    uint64_t low_ram, high_ram;    /* bytes below and above 4 GiB */
+    struct device *devices; /* list, newest first */
+    void (*reset_done)(
+        struct board *board);          /* after the devices' own resets: what firmware would set up; may be NULL */
+    void (*free)(struct board *board); /* after the devices are gone */
+    uint64_t low_ram, high_ram;        /* bytes below and above 4 GiB */
 };
 
 /* `mem` is empty (RAM allocated, not mapped): the board maps it. */
-struct board *board_create_q35(struct event_loop *loop, struct clock *clock, struct physmem *mem, struct port_space *ports,
-                               const struct board_config *config, const struct machine_ops *machine, void *machine_opaque,
-                               struct error *err);
-int board_add_device(struct board *board, const char *device_option, struct error *err); /* a -device value; messages do not repeat it */
+struct board *board_create_q35(struct event_loop *loop, struct clock *clock, struct physmem *mem,
+                               struct port_space *ports, const struct board_config *config,
+                               const struct machine_ops *machine, void *machine_opaque, struct error *err);
+int board_add_device(struct board *board, const char *device_option,
+                     struct error *err); /* a -device value; messages do not repeat it */
 void board_reset(struct board *board);
 void board_destroy(struct board *board);
 

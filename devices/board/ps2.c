@@ -1,11 +1,12 @@
-/* PS/2 keyboard and mouse: replies to commands (IBM PS/2 hardware interface technical reference, "Keyboard" and "Mouse").
+/* PS/2 keyboard and mouse: replies to commands (IBM PS/2 hardware interface technical reference, "Keyboard" and
+ * "Mouse").
  *
- * The queue holds what the device wants to send; a new command throws away what was not sent yet, as devices do. There
- * are no keys or movements yet. Device lock held. */
+ * The queue holds what the device wants to send; a new command throws away what was not sent yet, as devices do.
+ * There are no keys or movements yet. Device lock held. */
 #include "devices/board/ps2.h"
 
-#define REPLY_ACK 0xfa
-#define REPLY_RESEND 0xfe
+#define REPLY_ACK          0xfa
+#define REPLY_RESEND       0xfe
 #define REPLY_SELF_TEST_OK 0xaa
 
 static void put(struct ps2_device *device, uint8_t value)
@@ -74,7 +75,10 @@ static void keyboard_argument(struct ps2_device *device, uint8_t command, uint8_
 static void keyboard_command(struct ps2_device *device, uint8_t value)
 {
     switch (value) {
-    case 0xed: case 0xf0: case 0xf3: case 0xfb ... 0xfd:
+    case 0xed:
+    case 0xf0:
+    case 0xf3:
+    case 0xfb ... 0xfd:
         device->command = value;
         put(device, REPLY_ACK);
         break;
@@ -90,7 +94,8 @@ static void keyboard_command(struct ps2_device *device, uint8_t value)
         device->enabled = true;
         put(device, REPLY_ACK);
         break;
-    case 0xf5: case 0xf6:
+    case 0xf5:
+    case 0xf6:
         set_defaults(device);
         device->enabled = value == 0xf6;
         put(device, REPLY_ACK);
@@ -145,16 +150,19 @@ static void mouse_command(struct ps2_device *device, uint8_t value)
 {
     put(device, REPLY_ACK);
     switch (value) {
-    case 0xe6: case 0xe7:
+    case 0xe6:
+    case 0xe7:
         device->scaling = value & 1;
         break;
-    case 0xe8: case 0xf3:
+    case 0xe8:
+    case 0xf3:
         device->command = value;
         break;
     case 0xe9:
         mouse_status(device);
         break;
-    case 0xea: case 0xf0:
+    case 0xea:
+    case 0xf0:
         device->remote = value == 0xf0;
         break;
     case 0xeb:
@@ -168,7 +176,8 @@ static void mouse_command(struct ps2_device *device, uint8_t value)
     case 0xf2:
         put(device, device->id);
         break;
-    case 0xf4: case 0xf5:
+    case 0xf4:
+    case 0xf5:
         device->enabled = value == 0xf4;
         break;
     case 0xf6:

@@ -6,8 +6,8 @@
  *   b0000000 .. bfffffff   ECAM                    100000000  rest of the RAM
  *
  * Interrupts: ISA interrupt n is 8259 input n and IOAPIC pin n (0: pin 2). PCI's PIRQ A..H are IOAPIC pins 16..23,
- * and also whatever ISA interrupts the LPC bridge routes them to. Lines with several drivers are wired-or'ed here: source 0
- * is the ISA device, 1 the SCI, 2.. the PIRQs.
+ * and also whatever ISA interrupts the LPC bridge routes them to. Lines with several drivers are wired-or'ed here:
+ * source 0 is the ISA device, 1 the SCI, 2.. the PIRQs.
  *
  * Kernels are started without a BIOS, so q35_reset_done() leaves the interrupt controllers as a BIOS would.
  * Device lock held, or before the machine runs. */
@@ -31,9 +31,9 @@
 #include <stdlib.h>
 
 #define MSI_WINDOW_SIZE 0x100000ull
-#define VGA_HOLE 0xa0000ull
-#define VGA_HOLE_END 0xc0000ull
-#define HIGH_RAM_BASE 0x100000000ull
+#define VGA_HOLE        0xa0000ull
+#define VGA_HOLE_END    0xc0000ull
+#define HIGH_RAM_BASE   0x100000000ull
 
 enum { OR_ISA = 0, OR_SCI = 1, OR_PIRQ = 2 };
 
@@ -43,8 +43,8 @@ struct q35 {
     struct isa_irq_router router;
     struct irq_or isa_or[16];
     struct irq_line pirq_lines[PCI_PIRQ_COUNT][16];
-    uint8_t pirq_levels;               /* bit per PIRQ */
-    int pirq_route[PCI_PIRQ_COUNT];    /* ISA interrupt, or -1 */
+    uint8_t pirq_levels;            /* bit per PIRQ */
+    int pirq_route[PCI_PIRQ_COUNT]; /* ISA interrupt, or -1 */
     struct pci_device *lpc;
     struct mem_region *msi_window;
 };
@@ -116,7 +116,10 @@ static void msi_window_write(void *opaque, uint64_t offset, unsigned size, uint6
 }
 
 static const struct io_ops msi_window_ops = {
-    .read = msi_window_read, .write = msi_window_write, .min_size = 4, .max_size = 4,
+    .read = msi_window_read,
+    .write = msi_window_write,
+    .min_size = 4,
+    .max_size = 4,
 };
 
 /* ---- Memory ---- */
@@ -223,8 +226,8 @@ static int create_consoles(struct q35 *q35, struct error *err)
         if (config->serial[i] && !own(q35, uart16550_create(env, i, config->serial[i], err)))
             return -ENOMEM;
     }
-    ich9_lpc_set_enabled(q35->lpc, LPC_EN_KBC | (config->serial[0] ? LPC_EN_COM1 : 0) |
-                                       (config->serial[1] ? LPC_EN_COM2 : 0));
+    ich9_lpc_set_enabled(q35->lpc,
+                         LPC_EN_KBC | (config->serial[0] ? LPC_EN_COM1 : 0) | (config->serial[1] ? LPC_EN_COM2 : 0));
     if (config->debugcon && !own(q35, debugcon_create(env, port, config->debugcon, err)))
         return -ENOMEM;
     return 0;
@@ -234,7 +237,10 @@ static int create_fw_cfg(struct q35 *q35, struct error *err)
 {
     struct board *board = &q35->board;
     /* struct e820_entry: address, length, type; packed, little-endian. Only RAM: firmware knows the rest. */
-    struct __attribute__((packed)) { uint64_t address, length; uint32_t type; } e820[2] = {
+    struct __attribute__((packed)) {
+        uint64_t address, length;
+        uint32_t type;
+    } e820[2] = {
         { 0, board->low_ram, 1 },
         { HIGH_RAM_BASE, board->high_ram, 1 },
     };
@@ -294,7 +300,12 @@ struct board *board_create_q35(struct event_loop *loop, struct clock *clock, str
     }
     board = &q35->board;
     board->env = (struct device_env){
-        .loop = loop, .clock = clock, .mem = mem, .ports = ports, .machine = machine, .machine_opaque = machine_opaque,
+        .loop = loop,
+        .clock = clock,
+        .mem = mem,
+        .ports = ports,
+        .machine = machine,
+        .machine_opaque = machine_opaque,
     };
     board->config = *config;
     board->reset_done = q35_reset_done;

@@ -4,12 +4,18 @@
 
 #include "base/log.h"
 
-#define PORT_NMI_STATUS 0x61
-#define PORT_POST 0x80
-#define PORT_FAST_A20 0x92
+#define PORT_NMI_STATUS    0x61
+#define PORT_POST          0x80
+#define PORT_FAST_A20      0x92
 #define PORT_RESET_CONTROL 0xcf9
 
-enum { PORT61_GATE = 1 << 0, PORT61_SPEAKER = 1 << 1, PORT61_WRITABLE = 0x0f, PORT61_REFRESH = 1 << 4, PORT61_OUT2 = 1 << 5 };
+enum {
+    PORT61_GATE = 1 << 0,
+    PORT61_SPEAKER = 1 << 1,
+    PORT61_WRITABLE = 0x0f,
+    PORT61_REFRESH = 1 << 4,
+    PORT61_OUT2 = 1 << 5
+};
 enum { PORT92_RESET = 1 << 0, PORT92_A20 = 1 << 1 };
 enum { RESET_SYSTEM = 1 << 1, RESET_CPU = 1 << 2, RESET_FULL = 1 << 3 };
 #define REFRESH_HALF_NS 15085 /* the refresh request bit toggles about every 15 us */
@@ -140,7 +146,10 @@ static const struct state_field reset_ports_fields[] = {
     STATE_END,
 };
 static const struct state_table reset_ports_state = {
-    .name = "reset-ports", .version = 1, .fields = reset_ports_fields, .post_load = post_load,
+    .name = "reset-ports",
+    .version = 1,
+    .fields = reset_ports_fields,
+    .post_load = post_load,
 };
 
 static const struct device_type reset_ports_type = {

@@ -1,5 +1,5 @@
-/* Small system ports of a PC: 0x61 (8254 channel 2 gate, speaker, refresh), 0x80 (POST code), 0x92 (fast A20 and reset), 0xcf9 (reset control,
- * ICH9 data sheet 13.7.5). */
+/* Small system ports of a PC: 0x61 (8254 channel 2 gate, speaker, refresh), 0x80 (POST code), 0x92 (fast A20 and
+ * reset), 0xcf9 (reset control, ICH9 data sheet 13.7.5). */
 #ifndef EIDOLON_DEVICES_BOARD_RESET_PORTS_H
 #define EIDOLON_DEVICES_BOARD_RESET_PORTS_H
 

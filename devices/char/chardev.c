@@ -1,13 +1,14 @@
 /* Character back ends: stdio, mon:stdio, file:PATH, null, none; and output, which is the same for all.
  *
- * Output is buffered, so that a guest that writes byte by byte does not cost a system call for each, and a slow reader does
- * not hold up a vCPU: bytes go to a ring, which is written out FLUSH_DELAY_NS later or when FLUSH_BYTES have come
- * together. When the ring is full, chardev_write() comes back short and `writable` is called once there is room.
+ * Output is buffered, so that a guest that writes byte by byte does not cost a system call for each, and a slow
+ * reader does not hold up a vCPU: bytes go to a ring, which is written out FLUSH_DELAY_NS later or when
+ * FLUSH_BYTES have come together. When the ring is full, chardev_write() comes back short and `writable` is called
+ * once there is room.
  *
  * Terminals and pipes are opened a second time where that is possible, because O_NONBLOCK belongs to the open file
- * description, which the standard descriptors share with the shell.
- * Threads: any, device lock held; but watches belong to the loop's thread, so a vCPU that finds the reader slow only
- * sets out_slow and lets the flush timer, whose callback runs there, do the rest. */
+ * description, which the standard descriptors share with the shell. Threads: any, device lock held; but watches
+ * belong to the loop's thread, so a vCPU that finds the reader slow only sets out_slow and lets the flush timer,
+ * whose callback runs there, do the rest. */
 #include "devices/char/chardev.h"
 
 #include <errno.h>
@@ -25,9 +26,9 @@
 #include "devices/char/chardev_internal.h"
 
 #define FLUSH_DELAY_NS 1000000ull
-#define FLUSH_BYTES 4096u
-#define CHUNK_BYTES 4096u     /* PIPE_BUF: a pipe that polls as writable takes that much */
-#define CLOSE_WAIT_MS 2000    /* how long a reader may take to swallow the rest when we end */
+#define FLUSH_BYTES    4096u
+#define CHUNK_BYTES    4096u /* PIPE_BUF: a pipe that polls as writable takes that much */
+#define CLOSE_WAIT_MS  2000  /* how long a reader may take to swallow the rest when we end */
 
 /* ---- Output ---- */
 
@@ -247,7 +248,8 @@ static int open_file(struct chardev *chardev, const char *path, struct error *er
     /* O_NONBLOCK: opening a FIFO that nobody reads must not hang. */
     chardev->out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0666);
     if (chardev->out_fd < 0)
-        return error_set(err, errno, "cannot open '%s': %s", path, errno == ENXIO ? "nobody reads from it" : strerror(errno));
+        return error_set(err, errno, "cannot open '%s': %s", path,
+                         errno == ENXIO ? "nobody reads from it" : strerror(errno));
     if (fstat(chardev->out_fd, &st) == 0 && S_ISBLK(st.st_mode))
         return error_set(err, EINVAL, "'%s' is a block device", path);
     chardev->out_direct = !is_pollable(chardev->out_fd);
@@ -257,22 +259,26 @@ static int open_file(struct chardev *chardev, const char *path, struct error *er
 static int unknown_backend(const char *spec, struct error *err)
 {
     static const char *const names[] = { "stdio", "mon:stdio", "file:", "null", "none", NULL };
-    static const char *const later[] = { "pty", "vc", "pipe", "unix", "tcp", "udp", "telnet", "con", "msmouse", "chardev", "mon" };
+    static const char *const later[] = { "pty",    "vc",  "pipe",    "unix",    "tcp", "udp",
+                                         "telnet", "con", "msmouse", "chardev", "mon" };
     size_t length = strcspn(spec, ":");
     const char *near;
 
     for (size_t i = 0; i < ARRAY_SIZE(later); i++) {
         if (strlen(later[i]) == length && !strncmp(spec, later[i], length))
-            return error_set(err, ENOTSUP, "character device '%s' is not supported (there are stdio, mon:stdio, file:PATH, null, none)",
-                             spec);
+            return error_set(
+                err, ENOTSUP,
+                "character device '%s' is not supported (there are stdio, mon:stdio, file:PATH, null, none)", spec);
     }
     near = nearest_word(spec, names);
     if (near)
         return error_set(err, EINVAL, "unknown character device '%s'; did you mean '%s'?", spec, near);
-    return error_set(err, EINVAL, "unknown character device '%s' (there are stdio, mon:stdio, file:PATH, null, none)", spec);
+    return error_set(err, EINVAL, "unknown character device '%s' (there are stdio, mon:stdio, file:PATH, null, none)",
+                     spec);
 }
 
-static int open_backend(struct chardev *chardev, const char *spec, const struct chardev_terminal *terminal, struct error *err)
+static int open_backend(struct chardev *chardev, const char *spec, const struct chardev_terminal *terminal,
+                        struct error *err)
 {
     if (!strcmp(spec, "null") || !strcmp(spec, "none"))
         return 0;
@@ -285,7 +291,8 @@ static int open_backend(struct chardev *chardev, const char *spec, const struct 
     return unknown_backend(spec, err);
 }
 
-struct chardev *chardev_create(struct event_loop *loop, const char *spec, const struct chardev_terminal *terminal, struct error *err)
+struct chardev *chardev_create(struct event_loop *loop, const char *spec, const struct chardev_terminal *terminal,
+                               struct error *err)
 {
     struct chardev *chardev = calloc(1, sizeof(*chardev));
 

@@ -1,8 +1,10 @@
-/* Input of character back ends: from a descriptor through a ring to the front end, and the escape keys of mon:stdio.
+/* Input of character back ends: from a descriptor through a ring to the front end, and the escape keys of
+ * mon:stdio.
  *
- * The ring takes what is read; the front end gets as much as it can take. Reading pauses while the ring is full, except
- * from a terminal with escape keys: there a guest that does not read must not keep Ctrl-A X from working, so
- * ordinary keys are dropped instead. Threads: the loop's, and vCPUs through chardev_accept_input(); device lock held. */
+ * The ring takes what is read; the front end gets as much as it can take. Reading pauses while the ring is full,
+ * except from a terminal with escape keys: there a guest that does not read must not keep Ctrl-A X from working,
+ * so ordinary keys are dropped instead. Threads: the loop's, and vCPUs through chardev_accept_input(); device lock
+ * held. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,16 +12,15 @@
 
 #include "devices/char/chardev_internal.h"
 
-#define KEY_ESCAPE 0x01 /* Ctrl-A */
+#define KEY_ESCAPE         0x01 /* Ctrl-A */
 #define FILE_READ_DELAY_NS 1000000ull
 
-static const char help_text[] =
-    "\r\n"
-    "C-a h    print this help\r\n"
-    "C-a x    exit emulator\r\n"
-    "C-a b    send break (magic sysrq)\r\n"
-    "C-a c    switch between console and monitor\r\n"
-    "C-a C-a  send C-a\r\n";
+static const char help_text[] = "\r\n"
+                                "C-a h    print this help\r\n"
+                                "C-a x    exit emulator\r\n"
+                                "C-a b    send break (magic sysrq)\r\n"
+                                "C-a c    switch between console and monitor\r\n"
+                                "C-a C-a  send C-a\r\n";
 
 static void put(struct chardev *chardev, uint8_t byte)
 {
@@ -79,7 +80,8 @@ static void filter(struct chardev *chardev, const uint8_t *data, size_t size)
 static void deliver(struct chardev *chardev)
 {
     while (chardev->in_count && chardev->handlers.receive) {
-        size_t room = chardev->handlers.can_receive ? chardev->handlers.can_receive(chardev->opaque) : chardev->in_count;
+        size_t room =
+            chardev->handlers.can_receive ? chardev->handlers.can_receive(chardev->opaque) : chardev->in_count;
         size_t size = MIN(MIN(room, chardev->in_count), CHARDEV_INPUT_SIZE - chardev->in_head);
         const uint8_t *data = chardev->in + chardev->in_head;
 

@@ -1,8 +1,8 @@
 /* Debug console port. Device lock held. */
 #include "devices/char/debugcon.h"
 
-#define READ_BACK 0xe9    /* tells a guest that somebody is there */
-#define MAX_WAIT_MS 20    /* for a slow terminal; then bytes are dropped rather than the guest held up */
+#define READ_BACK   0xe9 /* tells a guest that somebody is there */
+#define MAX_WAIT_MS 20   /* for a slow terminal; then bytes are dropped rather than the guest held up */
 
 static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
 {

@@ -1,26 +1,52 @@
 /* 16550A UART (National Semiconductor PC16550D data sheet, chapter 8).
  *
  * Bytes go out as fast as the chardev takes them: the transmitter is only busy while that is slow (back-pressure).
- * Reception is paced by the guest: the chardev offers bytes as the FIFO has room, so there is no overrun except in loop-back.
+ * Reception is paced by the guest: the chardev offers bytes as the FIFO has room, so there is no overrun except in
+ * loop-back.
  *
- * Invariants: the interrupt line follows the registers (update). The transmit FIFO is empty, or the chardev was short and will
- * call writable(). Threads: any, device lock held. */
+ * Invariants: the interrupt line follows the registers (update). The transmit FIFO is empty, or the chardev was
+ * short and will call writable(). Threads: any, device lock held. */
 #include "devices/char/uart16550.h"
 
 #include <errno.h>
 
 #include "base/log.h"
 
-enum { REG_DATA = 0, REG_IER = 1, REG_IIR_FCR = 2, REG_LCR = 3, REG_MCR = 4, REG_LSR = 5, REG_MSR = 6, REG_SCRATCH = 7, REG_COUNT = 8 };
+enum {
+    REG_DATA = 0,
+    REG_IER = 1,
+    REG_IIR_FCR = 2,
+    REG_LCR = 3,
+    REG_MCR = 4,
+    REG_LSR = 5,
+    REG_MSR = 6,
+    REG_SCRATCH = 7,
+    REG_COUNT = 8
+};
 enum { IER_RECEIVE = 1 << 0, IER_TRANSMIT = 1 << 1, IER_LINE = 1 << 2, IER_MODEM = 1 << 3 };
-enum { IIR_NONE = 0x01, IIR_MODEM = 0x00, IIR_TRANSMIT = 0x02, IIR_RECEIVE = 0x04, IIR_LINE = 0x06, IIR_TIMEOUT = 0x0c, IIR_FIFOS = 0xc0 };
+enum {
+    IIR_NONE = 0x01,
+    IIR_MODEM = 0x00,
+    IIR_TRANSMIT = 0x02,
+    IIR_RECEIVE = 0x04,
+    IIR_LINE = 0x06,
+    IIR_TIMEOUT = 0x0c,
+    IIR_FIFOS = 0xc0
+};
 enum { FCR_ENABLE = 1 << 0, FCR_CLEAR_RECEIVE = 1 << 1, FCR_CLEAR_TRANSMIT = 1 << 2, FCR_TRIGGER_SHIFT = 6 };
 enum { LCR_BREAK = 1 << 6, LCR_DLAB = 1 << 7 };
 enum { MCR_DTR = 1 << 0, MCR_RTS = 1 << 1, MCR_OUT1 = 1 << 2, MCR_OUT2 = 1 << 3, MCR_LOOP = 1 << 4 };
-enum { LSR_DATA = 1 << 0, LSR_OVERRUN = 1 << 1, LSR_BREAK = 1 << 4, LSR_THRE = 1 << 5, LSR_TEMT = 1 << 6, LSR_ERRORS = 0x1e };
+enum {
+    LSR_DATA = 1 << 0,
+    LSR_OVERRUN = 1 << 1,
+    LSR_BREAK = 1 << 4,
+    LSR_THRE = 1 << 5,
+    LSR_TEMT = 1 << 6,
+    LSR_ERRORS = 0x1e
+};
 enum { MSR_CTS = 1 << 4, MSR_DSR = 1 << 5, MSR_RI = 1 << 6, MSR_DCD = 1 << 7 };
 
-#define CLOCK_HZ 1843200u
+#define CLOCK_HZ       1843200u
 #define MAX_TIMEOUT_NS 50000000ull
 
 static const struct {
@@ -91,7 +117,8 @@ static uint64_t timeout_ns(const struct uart16550 *uart)
     return MIN(ns, MAX_TIMEOUT_NS);
 }
 
-/* The character time-out runs from the last byte that came or was read, while there are bytes below the trigger level. */
+/* The character time-out runs from the last byte that came or was read, while there are bytes below the trigger
+ * level. */
 static void restart_timeout(struct uart16550 *uart)
 {
     uart->timeout_pending = false;
@@ -171,7 +198,7 @@ static uint8_t read_data(struct uart16550 *uart)
 static void clear_receiver(struct uart16550 *uart)
 {
     uart->receive.count = 0;
-    uart->lsr &= (uint8_t)~(LSR_DATA | LSR_BREAK);
+    uart->lsr &= (uint8_t) ~(LSR_DATA | LSR_BREAK);
     restart_timeout(uart);
 }
 
@@ -217,7 +244,7 @@ static void write_data(struct uart16550 *uart, uint8_t byte)
             fifo_take(&uart->transmit);
         }
         fifo_put(&uart->transmit, byte);
-        uart->lsr &= (uint8_t)~(LSR_THRE | LSR_TEMT);
+        uart->lsr &= (uint8_t) ~(LSR_THRE | LSR_TEMT);
         send_out(uart);
     }
     update(uart);
@@ -240,7 +267,7 @@ static void write_fcr(struct uart16550 *uart, uint8_t value)
     bool toggled = (value ^ uart->fcr) & FCR_ENABLE;
 
     /* The other bits only count together with the enable bit. */
-    uart->fcr = value & FCR_ENABLE ? value & (uint8_t)~(FCR_CLEAR_RECEIVE | FCR_CLEAR_TRANSMIT) : 0;
+    uart->fcr = value & FCR_ENABLE ? value & (uint8_t) ~(FCR_CLEAR_RECEIVE | FCR_CLEAR_TRANSMIT) : 0;
     if (toggled || (value & FCR_CLEAR_RECEIVE))
         clear_receiver(uart);
     if ((toggled || (value & FCR_CLEAR_TRANSMIT)) && uart->transmit.count)
@@ -261,7 +288,7 @@ static void update_modem(struct uart16550 *uart)
     }
     changed = (old ^ lines) >> 4;
     if ((changed & MSR_RI >> 4) && (lines & MSR_RI))
-        changed &= (uint8_t)~(MSR_RI >> 4); /* only the trailing edge of RI counts */
+        changed &= (uint8_t) ~(MSR_RI >> 4); /* only the trailing edge of RI counts */
     uart->msr = lines | (uart->msr & 0x0f) | changed;
 }
 
@@ -316,14 +343,22 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
 
     (void)size;
     switch (offset) {
-    case REG_DATA: return dlab ? uart->divisor & 0xff : read_data(uart);
-    case REG_IER: return dlab ? uart->divisor >> 8 : uart->ier;
-    case REG_IIR_FCR: return read_iir(uart);
-    case REG_LCR: return uart->lcr;
-    case REG_MCR: return uart->mcr;
-    case REG_LSR: return read_lsr(uart);
-    case REG_MSR: return read_msr(uart);
-    default: return uart->scratch;
+    case REG_DATA:
+        return dlab ? uart->divisor & 0xff : read_data(uart);
+    case REG_IER:
+        return dlab ? uart->divisor >> 8 : uart->ier;
+    case REG_IIR_FCR:
+        return read_iir(uart);
+    case REG_LCR:
+        return uart->lcr;
+    case REG_MCR:
+        return uart->mcr;
+    case REG_LSR:
+        return read_lsr(uart);
+    case REG_MSR:
+        return read_msr(uart);
+    default:
+        return uart->scratch;
     }
 }
 
@@ -347,11 +382,20 @@ static void port_write(void *opaque, uint64_t offset, unsigned size, uint64_t wi
         else
             write_ier(uart, value);
         break;
-    case REG_IIR_FCR: write_fcr(uart, value); break;
-    case REG_LCR: uart->lcr = value; break;
-    case REG_MCR: write_mcr(uart, value); break;
-    case REG_SCRATCH: uart->scratch = value; break;
-    default: break; /* LSR and MSR: factory test only */
+    case REG_IIR_FCR:
+        write_fcr(uart, value);
+        break;
+    case REG_LCR:
+        uart->lcr = value;
+        break;
+    case REG_MCR:
+        write_mcr(uart, value);
+        break;
+    case REG_SCRATCH:
+        uart->scratch = value;
+        break;
+    default:
+        break; /* LSR and MSR: factory test only */
     }
 }
 
@@ -419,7 +463,10 @@ static const struct state_field uart_fields[] = {
     STATE_END,
 };
 static const struct state_table uart_state = {
-    .name = "serial", .version = 1, .fields = uart_fields, .post_load = post_load,
+    .name = "serial",
+    .version = 1,
+    .fields = uart_fields,
+    .post_load = post_load,
 };
 
 static const struct device_type uart16550_type = {
@@ -433,7 +480,10 @@ static const struct device_type uart16550_type = {
 };
 
 static const struct chardev_handlers uart_handlers = {
-    .can_receive = can_receive, .receive = receive, .break_received = break_received, .writable = writable,
+    .can_receive = can_receive,
+    .receive = receive,
+    .break_received = break_received,
+    .writable = writable,
 };
 
 struct uart16550 *uart16550_create(struct device_env *env, unsigned index, struct chardev *chardev, struct error *err)

@@ -20,12 +20,13 @@ struct uart16550 {
     uint8_t ier, iir, fcr, lcr, mcr, lsr, msr, scratch;
     uint16_t divisor;
     struct uart_fifo receive, transmit;
-    bool thre_pending;      /* THRE interrupt not yet acknowledged */
-    bool timeout_pending;   /* character time-out */
+    bool thre_pending;    /* THRE interrupt not yet acknowledged */
+    bool timeout_pending; /* character time-out */
     struct timer timeout;
 };
 
-/* index 0..3: COM1 0x3f8 irq 4, COM2 0x2f8 irq 3, COM3 0x3e8 irq 4, COM4 0x2e8 irq 3. The chardev stays the caller's. */
+/* index 0..3: COM1 0x3f8 irq 4, COM2 0x2f8 irq 3, COM3 0x3e8 irq 4, COM4 0x2e8 irq 3. The chardev stays the
+ * caller's. */
 struct uart16550 *uart16550_create(struct device_env *env, unsigned index, struct chardev *chardev, struct error *err);
 void uart16550_destroy(struct uart16550 *uart);
 

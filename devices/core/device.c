@@ -83,7 +83,7 @@ void *device_allocate(struct device_env *env, const struct device_type *type, co
 struct device *device_create(struct device_env *env, const struct device_type *type, const char *id,
                              struct option_list *options, struct error *err)
 {
-    struct option_list none = {0};
+    struct option_list none = { 0 };
 
     if (!type->user_creatable || !type->init) {
         error_set(err, EINVAL, "device '%s' is part of the machine and cannot be added", type->name);

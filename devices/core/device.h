@@ -18,8 +18,8 @@ struct pci_bus;
 /* What the machine asks of the frontend. Any thread. */
 struct machine_ops {
     void (*request_reset)(void *opaque);
-    void (*request_shutdown)(void *opaque);            /* ACPI S5: exit status 0 */
-    void (*request_exit)(void *opaque, int status);    /* isa-debug-exit */
+    void (*request_shutdown)(void *opaque);         /* ACPI S5: exit status 0 */
+    void (*request_exit)(void *opaque, int status); /* isa-debug-exit */
     void (*set_a20)(void *opaque, bool enabled);
 };
 
@@ -28,9 +28,9 @@ struct device_env {
     struct clock *clock;
     struct physmem *mem;
     struct port_space *ports;
-    struct irq_line isa_irq[16];   /* inputs of the 8259 pair and IOAPIC together */
-    struct irq_line gsi[24];       /* IOAPIC inputs */
-    struct pci_bus *pci_bus;       /* root bus, or NULL */
+    struct irq_line isa_irq[16]; /* inputs of the 8259 pair and IOAPIC together */
+    struct irq_line gsi[24];     /* IOAPIC inputs */
+    struct pci_bus *pci_bus;     /* root bus, or NULL */
     const struct machine_ops *machine;
     void *machine_opaque;
 };
@@ -39,17 +39,17 @@ struct device {
     const struct device_type *type;
     struct device_env *env;
     char id[64];
-    struct device *next;           /* the machine's list */
+    struct device *next; /* the machine's list */
 };
 
 struct device_type {
-    const char *name;              /* as -device takes it: "isa-debug-exit" */
-    const char *alias;             /* or NULL */
-    const char *bus;               /* "ISA", "PCI", "System": for -device help in QEMU's form */
+    const char *name;  /* as -device takes it: "isa-debug-exit" */
+    const char *alias; /* or NULL */
+    const char *bus;   /* "ISA", "PCI", "System": for -device help in QEMU's form */
     const char *description;
-    size_t size;                   /* of the instance structure; struct device is its first member */
+    size_t size; /* of the instance structure; struct device is its first member */
     bool user_creatable;
-    const char *properties;        /* "iobase=<uint32>,iosize=<uint32>": for -device NAME,help; may be NULL */
+    const char *properties; /* "iobase=<uint32>,iosize=<uint32>": for -device NAME,help; may be NULL */
     /* Reads its properties from `options` (left-over keys are the caller's error). 0 or -errno. */
     int (*init)(struct device *device, struct option_list *options, struct error *err);
     void (*reset)(struct device *device);
@@ -59,7 +59,7 @@ struct device_type {
 
 /* Every type, X-macro in devices/core/device_types.def. NULL if unknown. */
 const struct device_type *device_type_find(const char *name);
-void device_list_types(void);              /* -device help, QEMU's form, to stdout */
+void device_list_types(void); /* -device help, QEMU's form, to stdout */
 void device_print_properties(const struct device_type *type);
 
 /* Allocates, runs init; NULL on error. `options` may be NULL. */
@@ -67,8 +67,8 @@ struct device *device_create(struct device_env *env, const struct device_type *t
                              struct option_list *options, struct error *err);
 void device_destroy(struct device *device);
 
-/* For the create functions of devices that the board wires by hand: an instance of type->size zero bytes with `type`, `env` and
- * `id` (NULL: the type's name) set. Freed with free(). */
+/* For the create functions of devices that the board wires by hand: an instance of type->size zero bytes with
+ * `type`, `env` and `id` (NULL: the type's name) set. Freed with free(). */
 void *device_allocate(struct device_env *env, const struct device_type *type, const char *id, struct error *err);
 void device_reset(struct device *device);
 /* A bool that came out of a saved state: any byte becomes false or true, before anybody reads it as a bool. */

@@ -14,25 +14,31 @@ struct pic;
 
 /* SDM Vol. 3A 11.6.1, delivery mode. */
 enum apic_delivery {
-    APIC_FIXED = 0, APIC_LOWEST_PRIORITY = 1, APIC_SMI = 2, APIC_NMI = 4, APIC_INIT = 5, APIC_SIPI = 6, APIC_EXTINT = 7,
+    APIC_FIXED = 0,
+    APIC_LOWEST_PRIORITY = 1,
+    APIC_SMI = 2,
+    APIC_NMI = 4,
+    APIC_INIT = 5,
+    APIC_SIPI = 6,
+    APIC_EXTINT = 7,
 };
 
 struct apic_message {
     uint32_t destination;
     uint8_t vector;
-    uint8_t mode;          /* enum apic_delivery */
+    uint8_t mode; /* enum apic_delivery */
     bool logical;
-    bool level;            /* trigger mode */
-    bool wide;             /* 32-bit destination (sent by an x2APIC); otherwise 8-bit, 0xff is everyone */
+    bool level; /* trigger mode */
+    bool wide;  /* 32-bit destination (sent by an x2APIC); otherwise 8-bit, 0xff is everyone */
 };
 
 struct apic_bus {
     struct lapic **lapics; /* by initial APIC id; NULL where there is none */
     unsigned count;
-    unsigned next_lowest;  /* lowest priority: where the search starts, so that equals take turns */
+    unsigned next_lowest; /* lowest priority: where the search starts, so that equals take turns */
     struct ioapic *ioapic;
     struct pic *pic;
-    bool extint;           /* level of the 8259's INTR output */
+    bool extint; /* level of the 8259's INTR output */
 };
 
 /* Room for APIC ids below `count`. lapic_create, ioapic_create and pic_create register themselves. */

@@ -11,16 +11,22 @@
 #include "devices/irq/pic.h"
 
 enum {
-    REG_ID = 0x00, REG_VERSION = 0x01, REG_ARBITRATION = 0x02, REG_REDIRECTION = 0x10,
-    MMIO_SELECT = 0x00, MMIO_WINDOW = 0x10, MMIO_EOI = 0x40, MMIO_SIZE = 0x1000,
+    REG_ID = 0x00,
+    REG_VERSION = 0x01,
+    REG_ARBITRATION = 0x02,
+    REG_REDIRECTION = 0x10,
+    MMIO_SELECT = 0x00,
+    MMIO_WINDOW = 0x10,
+    MMIO_EOI = 0x40,
+    MMIO_SIZE = 0x1000,
 };
-#define ENTRY_LOGICAL BIT(11)
-#define ENTRY_STATUS BIT(12)
+#define ENTRY_LOGICAL    BIT(11)
+#define ENTRY_STATUS     BIT(12)
 #define ENTRY_REMOTE_IRR BIT(14)
-#define ENTRY_LEVEL BIT(15)
-#define ENTRY_MASKED BIT(16)
-#define ENTRY_WRITABLE (0xff00000000000000ull | 0x1ffffull)
-#define VERSION_VALUE (0x20u | (IOAPIC_PINS - 1) << 16)
+#define ENTRY_LEVEL      BIT(15)
+#define ENTRY_MASKED     BIT(16)
+#define ENTRY_WRITABLE   (0xff00000000000000ull | 0x1ffffull)
+#define VERSION_VALUE    (0x20u | (IOAPIC_PINS - 1) << 16)
 
 static bool is_level(uint64_t entry)
 {
@@ -133,9 +139,12 @@ static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned size)
 
     (void)size;
     switch (offset) {
-    case MMIO_SELECT: return ioapic->select;
-    case MMIO_WINDOW: return read_indirect(ioapic);
-    default: return 0;
+    case MMIO_SELECT:
+        return ioapic->select;
+    case MMIO_WINDOW:
+        return read_indirect(ioapic);
+    default:
+        return 0;
     }
 }
 
@@ -197,15 +206,14 @@ static int post_load(void *owner, struct error *err)
 }
 
 static const struct state_field ioapic_fields[] = {
-    STATE_FIELD(struct ioapic, select),
-    STATE_FIELD(struct ioapic, id),
-    STATE_ARRAY(struct ioapic, redirection),
-    STATE_FIELD(struct ioapic, level),
-    STATE_FIELD(struct ioapic, pending),
-    STATE_END,
+    STATE_FIELD(struct ioapic, select), STATE_FIELD(struct ioapic, id),      STATE_ARRAY(struct ioapic, redirection),
+    STATE_FIELD(struct ioapic, level),  STATE_FIELD(struct ioapic, pending), STATE_END,
 };
 static const struct state_table ioapic_state = {
-    .name = "ioapic", .version = 1, .fields = ioapic_fields, .post_load = post_load,
+    .name = "ioapic",
+    .version = 1,
+    .fields = ioapic_fields,
+    .post_load = post_load,
 };
 
 static const struct device_type ioapic_type = {

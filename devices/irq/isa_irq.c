@@ -1,7 +1,7 @@
 /* Wiring of interrupt lines to the two kinds of controller. Device lock held. */
 #include "devices/irq/isa_irq.h"
 
-#define CASCADE 2
+#define CASCADE          2
 #define IOAPIC_TIMER_PIN 2
 
 static void set_isa_irq(void *opaque, unsigned n, bool level)

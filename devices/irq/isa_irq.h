@@ -1,5 +1,6 @@
-/* Where interrupt lines lead on a PC with both controllers: ISA interrupt n is input n of the 8259 pair and of the IOAPIC,
- * except that ISA interrupt 0 (timer) is IOAPIC pin 2 (MADT override) and that there is no interrupt 2 (cascade). */
+/* Where interrupt lines lead on a PC with both controllers: ISA interrupt n is input n of the 8259 pair and of the
+ * IOAPIC, except that ISA interrupt 0 (timer) is IOAPIC pin 2 (MADT override) and that there is no interrupt 2
+ * (cascade). */
 #ifndef EIDOLON_DEVICES_IRQ_ISA_IRQ_H
 #define EIDOLON_DEVICES_IRQ_ISA_IRQ_H
 
@@ -12,8 +13,8 @@ struct isa_irq_router {
     struct ioapic *ioapic;
 };
 
-/* Fills env->isa_irq[] and env->gsi[]. gsi lines reach the IOAPIC only. `router` is kept by the lines. Several devices on one
- * line (PCI interrupts, SCI) must be combined by whoever wires them: see struct irq_or. */
+/* Fills env->isa_irq[] and env->gsi[]. gsi lines reach the IOAPIC only. `router` is kept by the lines. Several
+ * devices on one line (PCI interrupts, SCI) must be combined by whoever wires them: see struct irq_or. */
 void isa_irq_wire(struct isa_irq_router *router, struct device_env *env, struct pic *pic, struct ioapic *ioapic);
 
 /* Wired-or of up to 64 level sources onto one line. */

@@ -15,9 +15,18 @@
 
 /* ---- The 256-bit registers ---- */
 
-static inline void vector_set(uint32_t *reg, unsigned vector) { reg[vector / 32] |= 1u << vector % 32; }
-static inline void vector_clear(uint32_t *reg, unsigned vector) { reg[vector / 32] &= ~(1u << vector % 32); }
-static inline bool vector_test(const uint32_t *reg, unsigned vector) { return reg[vector / 32] >> vector % 32 & 1; }
+static inline void vector_set(uint32_t *reg, unsigned vector)
+{
+    reg[vector / 32] |= 1u << vector % 32;
+}
+static inline void vector_clear(uint32_t *reg, unsigned vector)
+{
+    reg[vector / 32] &= ~(1u << vector % 32);
+}
+static inline bool vector_test(const uint32_t *reg, unsigned vector)
+{
+    return reg[vector / 32] >> vector % 32 & 1;
+}
 
 /* The highest vector that is set, or -1. */
 static int vector_highest(const uint32_t *reg)
@@ -45,7 +54,8 @@ unsigned lapic_priority(const struct lapic *lapic)
     return (lapic->tpr & 0xf0) >= isr_class ? lapic->tpr : isr_class;
 }
 
-/* Whether the 8259's INTR reaches the CPU. A disabled local APIC (IA32_APIC_BASE) is not there: LINT0 is the INTR pin. */
+/* Whether the 8259's INTR reaches the CPU. A disabled local APIC (IA32_APIC_BASE) is not there: LINT0 is the INTR
+ * pin. */
 static bool extint_pending(const struct lapic *lapic)
 {
     uint32_t lvt = lapic->lvt[LVT_LINT0];
@@ -246,7 +256,7 @@ bool lapic_matches(const struct lapic *lapic, const struct apic_message *message
     return (destination >> 4 == lapic->ldr >> 28 || destination >> 4 == 0xf) && (destination & lapic->ldr >> 24 & 0xf);
 }
 
-/*   63:56 (x2APIC 63:32) destination | 19:18 shorthand | 15 trigger | 14 level | 11 destination mode | 10:8 mode | 7:0 vector */
+/*   63:56 (x2APIC 63:32) destination | 19:18 shorthand | 15 trigger | 14 level | 11 logical | 10:8 mode | 7:0 vector */
 void lapic_send_ipi(struct lapic *lapic)
 {
     bool wide = lapic_is_x2apic(lapic);
@@ -362,29 +372,22 @@ static int post_load(void *owner, struct error *err)
 }
 
 static const struct state_field lapic_fields[] = {
-    STATE_FIELD(struct lapic, base),
-    STATE_FIELD(struct lapic, id),
-    STATE_FIELD(struct lapic, tpr),
-    STATE_FIELD(struct lapic, ldr),
-    STATE_FIELD(struct lapic, dfr),
-    STATE_FIELD(struct lapic, svr),
-    STATE_FIELD(struct lapic, esr),
-    STATE_FIELD(struct lapic, esr_pending),
-    STATE_FIELD(struct lapic, divide),
-    STATE_ARRAY(struct lapic, irr),
-    STATE_ARRAY(struct lapic, isr),
-    STATE_ARRAY(struct lapic, tmr),
-    STATE_ARRAY(struct lapic, lvt),
-    STATE_FIELD(struct lapic, icr),
-    STATE_ARRAY(struct lapic, lint),
-    STATE_FIELD(struct lapic, initial_count),
-    STATE_FIELD(struct lapic, timer_running),
-    STATE_FIELD(struct lapic, deadline_ns),
-    STATE_FIELD(struct lapic, tsc_deadline),
-    STATE_END,
+    STATE_FIELD(struct lapic, base),          STATE_FIELD(struct lapic, id),
+    STATE_FIELD(struct lapic, tpr),           STATE_FIELD(struct lapic, ldr),
+    STATE_FIELD(struct lapic, dfr),           STATE_FIELD(struct lapic, svr),
+    STATE_FIELD(struct lapic, esr),           STATE_FIELD(struct lapic, esr_pending),
+    STATE_FIELD(struct lapic, divide),        STATE_ARRAY(struct lapic, irr),
+    STATE_ARRAY(struct lapic, isr),           STATE_ARRAY(struct lapic, tmr),
+    STATE_ARRAY(struct lapic, lvt),           STATE_FIELD(struct lapic, icr),
+    STATE_ARRAY(struct lapic, lint),          STATE_FIELD(struct lapic, initial_count),
+    STATE_FIELD(struct lapic, timer_running), STATE_FIELD(struct lapic, deadline_ns),
+    STATE_FIELD(struct lapic, tsc_deadline),  STATE_END,
 };
 static const struct state_table lapic_state = {
-    .name = "lapic", .version = 1, .fields = lapic_fields, .post_load = post_load,
+    .name = "lapic",
+    .version = 1,
+    .fields = lapic_fields,
+    .post_load = post_load,
 };
 
 static void destroy_device(struct device *device)

@@ -9,7 +9,8 @@
 #include "devices/core/device.h"
 #include "devices/irq/apic_bus.h"
 
-#define LAPIC_TIMER_HZ 1000000000ull /* input of the timer's divider; CPUID 0x15 ECX and 0x40000010 EBX must say the same */
+#define LAPIC_TIMER_HZ                                                                                                 \
+    1000000000ull /* input of the timer's divider; CPUID 0x15 ECX and 0x40000010 EBX must say the same */
 
 enum lapic_lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
 
@@ -23,14 +24,14 @@ struct lapic {
     uint8_t physical_bits;
     bool has_x2apic, has_tsc_deadline;
 
-    uint64_t base;               /* IA32_APIC_BASE */
-    uint32_t id;                 /* xAPIC: 8 bits, writable; x2APIC: initial_id */
+    uint64_t base; /* IA32_APIC_BASE */
+    uint32_t id;   /* xAPIC: 8 bits, writable; x2APIC: initial_id */
     uint32_t tpr, ldr, dfr, svr, esr, esr_pending, divide;
     uint32_t irr[8], isr[8], tmr[8];
     uint32_t lvt[LVT_COUNT];
     uint64_t icr;
-    bool lint[2];                /* levels of the input pins */
-    bool output;                 /* what cpu_ops->set_intr was told last */
+    bool lint[2]; /* levels of the input pins */
+    bool output;  /* what cpu_ops->set_intr was told last */
 
     /* Timer. Counting modes: initial_count ticks end at deadline_ns. TSC-deadline: tsc_deadline, 0 = not armed. */
     uint32_t initial_count;
@@ -46,9 +47,10 @@ struct lapic *lapic_create(struct device_env *env, unsigned apic_id, struct apic
 void lapic_destroy(struct lapic *lapic);
 /* Defaults: 52 bits, both true. */
 void lapic_set_features(struct lapic *lapic, unsigned physical_bits, bool x2apic, bool tsc_deadline);
-void lapic_reset(struct lapic *lapic);            /* power-up */
+void lapic_reset(struct lapic *lapic); /* power-up */
 /* As a BIOS leaves it for an operating system: enabled, LINT0 = ExtINT on the bootstrap processor, LINT1 = NMI
- * (virtual wire mode, MP specification 3.6.2.2). The board calls it after reset when a kernel is booted without BIOS. */
+ * (virtual wire mode, MP specification 3.6.2.2). The board calls it after reset when a kernel is booted without
+ * BIOS. */
 void lapic_set_virtual_wire(struct lapic *lapic);
 
 /* struct cpu_apic_ops */

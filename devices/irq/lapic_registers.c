@@ -18,7 +18,7 @@ static const uint32_t lvt_writable[LVT_COUNT] = {
     [LVT_ERROR] = LVT_VECTOR | LVT_MASKED,
 };
 
-#define SVR_WRITABLE (0xffu | SVR_ENABLE | SVR_NO_EOI_BROADCAST)
+#define SVR_WRITABLE     (0xffu | SVR_ENABLE | SVR_NO_EOI_BROADCAST)
 /* vector, mode, destination mode, level, trigger, shorthand */
 #define ICR_LOW_WRITABLE 0x000ccfffu
 
@@ -66,21 +66,50 @@ static bool read_register(const struct lapic *lapic, unsigned offset, uint32_t *
     case LAPIC_ID:
         *value = lapic_is_x2apic(lapic) ? lapic->id : lapic->id << 24;
         return true;
-    case LAPIC_VERSION: *value = VERSION_VALUE; return true;
-    case LAPIC_TPR: *value = lapic->tpr; return true;
-    case LAPIC_PPR: *value = lapic_priority(lapic); return true;
-    case LAPIC_LDR: *value = lapic->ldr; return true;
-    case LAPIC_SVR: *value = lapic->svr; return true;
-    case LAPIC_ISR ... LAPIC_ISR + 0x70: *value = lapic->isr[(offset - LAPIC_ISR) / 16]; return true;
-    case LAPIC_TMR ... LAPIC_TMR + 0x70: *value = lapic->tmr[(offset - LAPIC_TMR) / 16]; return true;
-    case LAPIC_IRR ... LAPIC_IRR + 0x70: *value = lapic->irr[(offset - LAPIC_IRR) / 16]; return true;
-    case LAPIC_ESR: *value = lapic->esr; return true;
-    case LAPIC_ICR_LOW: *value = (uint32_t)lapic->icr; return true;
-    case LAPIC_LVT_TIMER ... LAPIC_LVT_ERROR: *value = lapic->lvt[(offset - LAPIC_LVT_TIMER) / 16]; return true;
-    case LAPIC_INITIAL_COUNT: *value = lapic->initial_count; return true;
-    case LAPIC_CURRENT_COUNT: *value = lapic_timer_current(lapic); return true;
-    case LAPIC_DIVIDE: *value = lapic->divide; return true;
-    default: return false;
+    case LAPIC_VERSION:
+        *value = VERSION_VALUE;
+        return true;
+    case LAPIC_TPR:
+        *value = lapic->tpr;
+        return true;
+    case LAPIC_PPR:
+        *value = lapic_priority(lapic);
+        return true;
+    case LAPIC_LDR:
+        *value = lapic->ldr;
+        return true;
+    case LAPIC_SVR:
+        *value = lapic->svr;
+        return true;
+    case LAPIC_ISR ... LAPIC_ISR + 0x70:
+        *value = lapic->isr[(offset - LAPIC_ISR) / 16];
+        return true;
+    case LAPIC_TMR ... LAPIC_TMR + 0x70:
+        *value = lapic->tmr[(offset - LAPIC_TMR) / 16];
+        return true;
+    case LAPIC_IRR ... LAPIC_IRR + 0x70:
+        *value = lapic->irr[(offset - LAPIC_IRR) / 16];
+        return true;
+    case LAPIC_ESR:
+        *value = lapic->esr;
+        return true;
+    case LAPIC_ICR_LOW:
+        *value = (uint32_t)lapic->icr;
+        return true;
+    case LAPIC_LVT_TIMER ... LAPIC_LVT_ERROR:
+        *value = lapic->lvt[(offset - LAPIC_LVT_TIMER) / 16];
+        return true;
+    case LAPIC_INITIAL_COUNT:
+        *value = lapic->initial_count;
+        return true;
+    case LAPIC_CURRENT_COUNT:
+        *value = lapic_timer_current(lapic);
+        return true;
+    case LAPIC_DIVIDE:
+        *value = lapic->divide;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -124,12 +153,18 @@ static uint32_t xapic_read(struct lapic *lapic, unsigned offset)
     uint32_t value = 0;
 
     switch (offset) {
-    case LAPIC_APR: return lapic_priority(lapic);
-    case LAPIC_RRD: return 0;
-    case LAPIC_EOI: return 0;
-    case LAPIC_DFR: return lapic->dfr;
-    case LAPIC_ICR_HIGH: return (uint32_t)(lapic->icr >> 32);
-    default: break;
+    case LAPIC_APR:
+        return lapic_priority(lapic);
+    case LAPIC_RRD:
+        return 0;
+    case LAPIC_EOI:
+        return 0;
+    case LAPIC_DFR:
+        return lapic->dfr;
+    case LAPIC_ICR_HIGH:
+        return (uint32_t)(lapic->icr >> 32);
+    default:
+        break;
     }
     if (!read_register(lapic, offset, &value)) {
         log_event(guest_errors, "APIC %u: read of register 0x%x\n", lapic->initial_id, offset);
@@ -219,17 +254,26 @@ static bool x2apic_read(struct lapic *lapic, unsigned offset, uint64_t *value)
 static uint64_t x2apic_reserved(const struct lapic *lapic, unsigned offset)
 {
     switch (offset) {
-    case LAPIC_TPR: return ~0xffull;
-    case LAPIC_EOI: return ~0ull;
-    case LAPIC_ESR: return ~0ull;
-    case LAPIC_SVR: return ~(uint64_t)SVR_WRITABLE;
-    case LAPIC_ICR_LOW: return ~(0xffffffff00000000ull | ICR_LOW_WRITABLE);
+    case LAPIC_TPR:
+        return ~0xffull;
+    case LAPIC_EOI:
+        return ~0ull;
+    case LAPIC_ESR:
+        return ~0ull;
+    case LAPIC_SVR:
+        return ~(uint64_t)SVR_WRITABLE;
+    case LAPIC_ICR_LOW:
+        return ~(0xffffffff00000000ull | ICR_LOW_WRITABLE);
     case LAPIC_LVT_TIMER ... LAPIC_LVT_ERROR:
         return ~(uint64_t)(lvt_allowed(lapic, (offset - LAPIC_LVT_TIMER) / 16) | LVT_PENDING | LVT_REMOTE_IRR);
-    case LAPIC_INITIAL_COUNT: return ~0xffffffffull;
-    case LAPIC_DIVIDE: return ~0xbull;
-    case LAPIC_SELF_IPI: return ~0xffull;
-    default: return 0;
+    case LAPIC_INITIAL_COUNT:
+        return ~0xffffffffull;
+    case LAPIC_DIVIDE:
+        return ~0xbull;
+    case LAPIC_SELF_IPI:
+        return ~0xffull;
+    default:
+        return 0;
     }
 }
 

@@ -6,8 +6,8 @@
 
 _Static_assert(LAPIC_TIMER_HZ == 1000000000ull, "ticks are nanoseconds below");
 
-/* A period that is shorter than the machine can follow: expiries are merged, as they would be in IRR. Keeps a hostile guest
- * from occupying the loop. */
+/* A period that is shorter than the machine can follow: expiries are merged, as they would be in IRR. Keeps a
+ * hostile guest from occupying the loop. */
 #define MIN_PERIOD_NS 20000ull
 
 static uint64_t now_ns(const struct lapic *lapic)

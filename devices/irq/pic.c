@@ -42,7 +42,7 @@ static int chip_request(const struct pic *pic, const struct pic_chip *chip)
     if (chip->special_mask)
         blocking &= (uint8_t)~chip->imr;
     if (is_master(pic, chip) && (chip->icw4 & ICW4_FULLY_NESTED))
-        blocking &= (uint8_t)~(1u << CASCADE);
+        blocking &= (uint8_t) ~(1u << CASCADE);
     request = rank(chip, chip->irr & (uint8_t)~chip->imr);
     return request < rank(chip, blocking) ? (int)((chip->lowest + 1 + request) & 7) : -1;
 }
@@ -56,8 +56,8 @@ static void update(struct pic *pic)
         master->lines |= 1u << CASCADE;
         master->irr |= 1u << CASCADE;
     } else {
-        master->lines &= (uint8_t)~(1u << CASCADE);
-        master->irr &= (uint8_t)~(1u << CASCADE);
+        master->lines &= (uint8_t) ~(1u << CASCADE);
+        master->irr &= (uint8_t) ~(1u << CASCADE);
     }
     bool output = chip_request(pic, master) >= 0;
     if (output != master->output) {
@@ -175,7 +175,7 @@ static void write_ocw2(struct pic_chip *chip, uint8_t value)
             return;
         n = (chip->lowest + 1 + highest) & 7;
     }
-    chip->isr &= (uint8_t)~(1u << n);
+    chip->isr &= (uint8_t) ~(1u << n);
     if (rotate)
         chip->lowest = (uint8_t)n;
 }
@@ -328,7 +328,10 @@ static int post_load(void *owner, struct error *err)
 
 static const struct state_field pic_fields[] = { STATE_ARRAY(struct pic, chip), STATE_END };
 static const struct state_table pic_state = {
-    .name = "i8259", .version = 1, .fields = pic_fields, .post_load = post_load,
+    .name = "i8259",
+    .version = 1,
+    .fields = pic_fields,
+    .post_load = post_load,
 };
 
 static const struct device_type pic_type = {

@@ -7,15 +7,15 @@
 #include "devices/irq/apic_bus.h"
 
 struct pic_chip {
-    uint8_t lines;          /* levels of the inputs */
+    uint8_t lines; /* levels of the inputs */
     uint8_t irr, isr, imr;
-    uint8_t elcr;           /* 1 = level triggered */
-    uint8_t vector_base;    /* ICW2 */
-    uint8_t lowest;         /* the input of lowest priority; 7 after ICW1 */
-    uint8_t icw_step;       /* next ICW to come (2, 3, 4); 0 = operating */
+    uint8_t elcr;        /* 1 = level triggered */
+    uint8_t vector_base; /* ICW2 */
+    uint8_t lowest;      /* the input of lowest priority; 7 after ICW1 */
+    uint8_t icw_step;    /* next ICW to come (2, 3, 4); 0 = operating */
     uint8_t icw1, icw3, icw4;
-    bool read_isr;          /* OCW3: what a read of port 0 gives */
-    bool poll;              /* OCW3: next read is a poll */
+    bool read_isr; /* OCW3: what a read of port 0 gives */
+    bool poll;     /* OCW3: next read is a poll */
     bool special_mask, rotate_aeoi;
     bool output;
 };

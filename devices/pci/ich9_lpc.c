@@ -11,9 +11,9 @@
 #include "devices/board/machine.h"
 #include "devices/pci/pci.h"
 
-#define PMBASE 0x40
-#define ACPI_CNTL 0x44
-#define LPC_EN 0x82
+#define PMBASE          0x40
+#define ACPI_CNTL       0x44
+#define LPC_EN          0x82
 #define PIRQ_NOT_ROUTED 0x80
 
 struct ich9_lpc {
@@ -57,7 +57,10 @@ static void lpc_config_written(struct pci_device *pci, unsigned offset, unsigned
 }
 
 static const struct pci_identity lpc_identity = {
-    .vendor = 0x8086, .device = 0x2918, .revision = 2, .class_code = 0x060100,
+    .vendor = 0x8086,
+    .device = 0x2918,
+    .revision = 2,
+    .class_code = 0x060100,
 };
 
 static int lpc_setup(struct pci_device *pci, struct error *err)
@@ -110,7 +113,10 @@ static const struct state_field lpc_fields[] = {
     STATE_END,
 };
 static const struct state_table lpc_state = {
-    .name = "ich9-lpc", .version = 1, .fields = lpc_fields, .post_load = lpc_post_load,
+    .name = "ich9-lpc",
+    .version = 1,
+    .fields = lpc_fields,
+    .post_load = lpc_post_load,
 };
 
 static const struct device_type ich9_lpc_type = {

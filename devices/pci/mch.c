@@ -97,7 +97,8 @@ static const struct io_ops ecam_ops = { .read = ecam_read_any, .write = ecam_wri
 
 static bool ecam_wanted(const struct mch *mch, uint64_t *base, uint64_t *size)
 {
-    uint64_t value = pci_get_long(mch->pci.config + PCIEXBAR) | (uint64_t)pci_get_long(mch->pci.config + PCIEXBAR + 4) << 32;
+    uint64_t value = pci_get_long(mch->pci.config + PCIEXBAR) | (uint64_t)pci_get_long(mch->pci.config + PCIEXBAR + 4)
+                                                                    << 32;
     unsigned length = value >> 1 & 3;
 
     if (!(value & 1) || length == 3)
@@ -129,7 +130,10 @@ static void mch_config_written(struct pci_device *pci, unsigned offset, unsigned
 }
 
 static const struct pci_identity mch_identity = {
-    .vendor = 0x8086, .device = 0x29c0, .revision = 0, .class_code = 0x060000,
+    .vendor = 0x8086,
+    .device = 0x29c0,
+    .revision = 0,
+    .class_code = 0x060000,
 };
 
 static int mch_setup(struct mch *mch, struct error *err)
@@ -194,7 +198,10 @@ static const struct state_field mch_fields[] = {
     STATE_END,
 };
 static const struct state_table mch_state = {
-    .name = "mch", .version = 1, .fields = mch_fields, .post_load = mch_post_load,
+    .name = "mch",
+    .version = 1,
+    .fields = mch_fields,
+    .post_load = mch_post_load,
 };
 
 static const struct device_type mch_type = {

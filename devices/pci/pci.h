@@ -9,27 +9,45 @@
 
 #include "devices/core/device.h"
 
-#define PCI_CONFIG_SIZE 256u
-#define PCIE_CONFIG_SIZE 4096u
+#define PCI_CONFIG_SIZE           256u
+#define PCIE_CONFIG_SIZE          4096u
 #define PCI_DEVFN(slot, function) ((uint8_t)((slot) << 3 | (function)))
-#define PCI_SLOT(devfn) ((devfn) >> 3)
-#define PCI_FUNCTION(devfn) ((devfn)&7)
-#define PCI_PIRQ_COUNT 8
-#define PCI_BAR_COUNT 7 /* six and the expansion ROM */
-#define PCI_BAR_ROM 6
+#define PCI_SLOT(devfn)           ((devfn) >> 3)
+#define PCI_FUNCTION(devfn)       ((devfn)&7)
+#define PCI_PIRQ_COUNT            8
+#define PCI_BAR_COUNT             7 /* six and the expansion ROM */
+#define PCI_BAR_ROM               6
 
 /* Offsets in the configuration header. */
 enum {
-    PCI_VENDOR_ID = 0x00, PCI_DEVICE_ID = 0x02, PCI_COMMAND = 0x04, PCI_STATUS = 0x06,
-    PCI_REVISION = 0x08, PCI_CLASS_PROG = 0x09, PCI_CLASS_DEVICE = 0x0a, PCI_CACHE_LINE = 0x0c,
-    PCI_LATENCY = 0x0d, PCI_HEADER_TYPE = 0x0e, PCI_BIST = 0x0f, PCI_BAR0 = 0x10,
-    PCI_SUBSYSTEM_VENDOR = 0x2c, PCI_SUBSYSTEM_ID = 0x2e, PCI_ROM_ADDRESS = 0x30,
-    PCI_CAPABILITIES = 0x34, PCI_INTERRUPT_LINE = 0x3c, PCI_INTERRUPT_PIN = 0x3d,
+    PCI_VENDOR_ID = 0x00,
+    PCI_DEVICE_ID = 0x02,
+    PCI_COMMAND = 0x04,
+    PCI_STATUS = 0x06,
+    PCI_REVISION = 0x08,
+    PCI_CLASS_PROG = 0x09,
+    PCI_CLASS_DEVICE = 0x0a,
+    PCI_CACHE_LINE = 0x0c,
+    PCI_LATENCY = 0x0d,
+    PCI_HEADER_TYPE = 0x0e,
+    PCI_BIST = 0x0f,
+    PCI_BAR0 = 0x10,
+    PCI_SUBSYSTEM_VENDOR = 0x2c,
+    PCI_SUBSYSTEM_ID = 0x2e,
+    PCI_ROM_ADDRESS = 0x30,
+    PCI_CAPABILITIES = 0x34,
+    PCI_INTERRUPT_LINE = 0x3c,
+    PCI_INTERRUPT_PIN = 0x3d,
 };
 enum {
-    PCI_COMMAND_IO = 1 << 0, PCI_COMMAND_MEMORY = 1 << 1, PCI_COMMAND_MASTER = 1 << 2,
-    PCI_COMMAND_PARITY = 1 << 6, PCI_COMMAND_SERR = 1 << 8, PCI_COMMAND_INTX_DISABLE = 1 << 10,
-    PCI_STATUS_INTERRUPT = 1 << 3, PCI_STATUS_CAPABILITIES = 1 << 4,
+    PCI_COMMAND_IO = 1 << 0,
+    PCI_COMMAND_MEMORY = 1 << 1,
+    PCI_COMMAND_MASTER = 1 << 2,
+    PCI_COMMAND_PARITY = 1 << 6,
+    PCI_COMMAND_SERR = 1 << 8,
+    PCI_COMMAND_INTX_DISABLE = 1 << 10,
+    PCI_STATUS_INTERRUPT = 1 << 3,
+    PCI_STATUS_CAPABILITIES = 1 << 4,
 };
 enum { PCI_CAP_PM = 0x01, PCI_CAP_MSI = 0x05, PCI_CAP_VENDOR = 0x09, PCI_CAP_EXPRESS = 0x10, PCI_CAP_MSIX = 0x11 };
 
@@ -40,7 +58,7 @@ struct pci_device;
 struct pci_bar {
     enum pci_bar_kind kind;
     bool prefetch;
-    bool mapped;               /* in the port space or physmem, at `address` */
+    bool mapped; /* in the port space or physmem, at `address` */
     uint64_t size, address;
     const struct io_ops *ops;
     void *opaque;
@@ -50,35 +68,35 @@ struct pci_bar {
 
 struct pci_msix_entry {
     uint64_t address;
-    uint32_t data, control;    /* control bit 0: masked */
+    uint32_t data, control; /* control bit 0: masked */
 };
 
 struct pci_msix {
     struct pci_msix_entry *entries;
-    uint64_t *pending;         /* the PBA: a bit per entry */
-    unsigned count;            /* 0: no MSI-X */
+    uint64_t *pending; /* the PBA: a bit per entry */
+    unsigned count;    /* 0: no MSI-X */
     uint32_t table_offset, pba_offset;
-    uint8_t capability;        /* offset in config space */
+    uint8_t capability; /* offset in config space */
 };
 
 /* Identity of a function. subsystem 0/0: 1af4:1100, as QEMU's devices carry. */
 struct pci_identity {
     uint16_t vendor, device;
     uint8_t revision;
-    uint32_t class_code;       /* class, subclass, programming interface: 0x060100 */
+    uint32_t class_code; /* class, subclass, programming interface: 0x060100 */
     uint16_t subsystem_vendor, subsystem;
-    bool express;              /* 4 KiB of configuration space */
+    bool express; /* 4 KiB of configuration space */
 };
 
 struct pci_device {
     struct device device;
-    struct pci_bus *bus;       /* NULL: not attached */
+    struct pci_bus *bus; /* NULL: not attached */
     uint8_t devfn;
     uint16_t config_size;
-    bool intx_asserted;        /* what the device wants */
-    bool intx_driven;          /* what the bus sees: asserted and not disabled */
-    uint8_t capability_end;    /* where the next capability goes */
-    uint8_t msi;               /* offset of the MSI capability, 0: none */
+    bool intx_asserted;     /* what the device wants */
+    bool intx_driven;       /* what the bus sees: asserted and not disabled */
+    uint8_t capability_end; /* where the next capability goes */
+    uint8_t msi;            /* offset of the MSI capability, 0: none */
     struct pci_msix msix;
     struct pci_bar bars[PCI_BAR_COUNT];
     uint8_t config[PCIE_CONFIG_SIZE];
@@ -171,7 +189,8 @@ void pci_bus_config_write(struct pci_bus *bus, unsigned bus_number, uint8_t devf
 /* 00:00.0: ports CF8 and CFC, PCIEXBAR. */
 struct device *mch_create(struct device_env *env, struct error *err);
 /* 00:1f.0. on_route(opaque), called when the routing of PIRQs has changed, may be NULL. */
-struct pci_device *ich9_lpc_create(struct device_env *env, void (*on_route)(void *opaque), void *opaque, struct error *err);
+struct pci_device *ich9_lpc_create(struct device_env *env, void (*on_route)(void *opaque), void *opaque,
+                                   struct error *err);
 /* LPC_EN: which legacy devices are behind the bridge; the DSDT reports those. Before the machine runs. */
 enum { LPC_EN_COM1 = 1 << 0, LPC_EN_COM2 = 1 << 1, LPC_EN_KBC = 1 << 10 };
 void ich9_lpc_set_enabled(struct pci_device *lpc, uint16_t devices);

@@ -1,32 +1,45 @@
 /* HPET (IA-PC HPET specification 1.0a, chapter 2).
  *
- * The main counter is computed from guest time; host timers only run for comparators whose next match interrupts. A
- * comparator's next match is kept as a 64-bit value of the counter, which 32-bit comparators do not have, and moved on whenever
- * somebody looks (advance).
+ * The main counter is computed from guest time; host timers only run for comparators whose next match interrupts.
+ * A comparator's next match is kept as a 64-bit value of the counter, which 32-bit comparators do not have, and
+ * moved on whenever somebody looks (advance).
  *
- * Deviation: a comparator that is written with a value up to one second in the past matches at once. In hardware it would
- * match after the counter has wrapped; an emulated CPU is slow enough to lose that race where hardware is not.
- * Threads: any, device lock held. */
+ * Deviation: a comparator that is written with a value up to one second in the past matches at once. In hardware
+ * it would match after the counter has wrapped; an emulated CPU is slow enough to lose that race where hardware is
+ * not. Threads: any, device lock held. */
 #include "devices/timer/hpet.h"
 
 #include "base/log.h"
 #include "devices/board/machine.h"
 
 enum {
-    REG_CAPABILITIES = 0x00, REG_CONFIG = 0x10, REG_STATUS = 0x20, REG_COUNTER = 0xf0,
-    REG_TIMERS = 0x100, TIMER_STRIDE = 0x20, TIMER_CONFIG = 0x00, TIMER_COMPARATOR = 0x08,
+    REG_CAPABILITIES = 0x00,
+    REG_CONFIG = 0x10,
+    REG_STATUS = 0x20,
+    REG_COUNTER = 0xf0,
+    REG_TIMERS = 0x100,
+    TIMER_STRIDE = 0x20,
+    TIMER_CONFIG = 0x00,
+    TIMER_COMPARATOR = 0x08,
     MMIO_SIZE = 0x400,
 };
 enum { CONFIG_ENABLE = 1 << 0, CONFIG_LEGACY = 1 << 1 };
 enum {
-    TN_LEVEL = 1 << 1, TN_INT_ENABLE = 1 << 2, TN_PERIODIC = 1 << 3, TN_PERIODIC_CAPABLE = 1 << 4, TN_64_BIT = 1 << 5,
-    TN_SET_VALUE = 1 << 6, TN_32_BIT_MODE = 1 << 8, TN_ROUTE_SHIFT = 9, TN_ROUTE = 31 << TN_ROUTE_SHIFT,
+    TN_LEVEL = 1 << 1,
+    TN_INT_ENABLE = 1 << 2,
+    TN_PERIODIC = 1 << 3,
+    TN_PERIODIC_CAPABLE = 1 << 4,
+    TN_64_BIT = 1 << 5,
+    TN_SET_VALUE = 1 << 6,
+    TN_32_BIT_MODE = 1 << 8,
+    TN_ROUTE_SHIFT = 9,
+    TN_ROUTE = 31 << TN_ROUTE_SHIFT,
     TN_WRITABLE = TN_LEVEL | TN_INT_ENABLE | TN_PERIODIC | TN_SET_VALUE | TN_32_BIT_MODE | TN_ROUTE,
 };
 /* 64-bit counter 13, legacy replacement 15, period in femtoseconds 63:32 */
-#define CAPABILITIES (HPET_BLOCK_ID | BIT(13) | BIT(15) | (uint64_t)HPET_NS_PER_TICK * 1000000 << 32)
-#define ROUTES 0x00ff0104ull /* IOAPIC pins 2, 8, 16..23 */
-#define LATE_TICKS (1000000000ull / HPET_NS_PER_TICK)
+#define CAPABILITIES  (HPET_BLOCK_ID | BIT(13) | BIT(15) | (uint64_t)HPET_NS_PER_TICK * 1000000 << 32)
+#define ROUTES        0x00ff0104ull /* IOAPIC pins 2, 8, 16..23 */
+#define LATE_TICKS    (1000000000ull / HPET_NS_PER_TICK)
 #define MIN_PERIOD_NS 20000ull
 
 static uint64_t now_ns(const struct hpet *hpet)
@@ -34,8 +47,14 @@ static uint64_t now_ns(const struct hpet *hpet)
     return clock_now_ns(hpet->device.env->clock);
 }
 
-static bool is_enabled(const struct hpet *hpet) { return hpet->config & CONFIG_ENABLE; }
-static bool is_legacy(const struct hpet *hpet) { return hpet->config & CONFIG_LEGACY; }
+static bool is_enabled(const struct hpet *hpet)
+{
+    return hpet->config & CONFIG_ENABLE;
+}
+static bool is_legacy(const struct hpet *hpet)
+{
+    return hpet->config & CONFIG_LEGACY;
+}
 
 static uint64_t counter_now(const struct hpet *hpet)
 {
@@ -113,7 +132,8 @@ static void place(struct hpet_comparator *comparator, uint64_t counter)
 {
     uint64_t mask = width_mask(comparator), behind = (counter - comparator->comparator) & mask;
 
-    comparator->next_match = behind < LATE_TICKS ? counter - behind : counter + ((comparator->comparator - counter) & mask);
+    comparator->next_match =
+        behind < LATE_TICKS ? counter - behind : counter + ((comparator->comparator - counter) & mask);
 }
 
 /* Moves the next match to the first one that is at or after `counter`, if it is not yet. */
@@ -194,11 +214,16 @@ static uint64_t read_register(struct hpet *hpet, unsigned reg)
         return n < HPET_TIMERS ? read_timer(hpet, n, reg % TIMER_STRIDE) : 0;
     }
     switch (reg) {
-    case REG_CAPABILITIES: return CAPABILITIES;
-    case REG_CONFIG: return hpet->config;
-    case REG_STATUS: return hpet->status;
-    case REG_COUNTER: return counter_now(hpet);
-    default: return 0;
+    case REG_CAPABILITIES:
+        return CAPABILITIES;
+    case REG_CONFIG:
+        return hpet->config;
+    case REG_STATUS:
+        return hpet->status;
+    case REG_COUNTER:
+        return counter_now(hpet);
+    default:
+        return 0;
     }
 }
 
@@ -401,7 +426,11 @@ static const struct state_field hpet_fields[] = {
     STATE_END,
 };
 static const struct state_table hpet_state = {
-    .name = "hpet", .version = 1, .fields = hpet_fields, .pre_save = pre_save, .post_load = post_load,
+    .name = "hpet",
+    .version = 1,
+    .fields = hpet_fields,
+    .pre_save = pre_save,
+    .post_load = post_load,
 };
 
 static const struct device_type hpet_type = {

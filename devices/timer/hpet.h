@@ -4,9 +4,10 @@
 
 #include "devices/core/device.h"
 
-#define HPET_TIMERS 3
+#define HPET_TIMERS      3
 #define HPET_NS_PER_TICK 10
-#define HPET_BLOCK_ID (0x8086a000u | (HPET_TIMERS - 1) << 8 | 1) /* low half of the capabilities, as the ACPI table wants it */
+#define HPET_BLOCK_ID                                                                                                  \
+    (0x8086a000u | (HPET_TIMERS - 1) << 8 | 1) /* low half of the capabilities, as the ACPI table wants it */
 
 struct hpet;
 struct hpet_timer {
@@ -17,16 +18,16 @@ struct hpet_timer {
 /* Registers of a comparator: what is saved. */
 struct hpet_comparator {
     uint64_t config, comparator;
-    uint64_t period;       /* periodic mode: added to the comparator at each match */
-    uint64_t next_match;   /* 64-bit counter value, also in 32-bit mode; in the past: no match is due any more */
-    uint64_t deadline_ns;  /* saved state: when the next match is to be reported; 0 = never */
+    uint64_t period;      /* periodic mode: added to the comparator at each match */
+    uint64_t next_match;  /* 64-bit counter value, also in 32-bit mode; in the past: no match is due any more */
+    uint64_t deadline_ns; /* saved state: when the next match is to be reported; 0 = never */
 };
 
 struct hpet {
     struct device device;
     struct mem_region *region;
     uint64_t config, status;
-    uint64_t counter;      /* value while halted; value at start_ns while running */
+    uint64_t counter; /* value while halted; value at start_ns while running */
     uint64_t start_ns;
     struct hpet_comparator comparators[HPET_TIMERS];
     struct hpet_timer timers[HPET_TIMERS];

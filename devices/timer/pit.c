@@ -1,9 +1,9 @@
 /* 8254 programmable interval timer (Intel 8254 data sheet, "Mode definitions", "Read operations").
  *
- * Nothing counts: a channel keeps the guest time at which its count was loaded, and everything else follows from the
- * ticks that have passed since. Invariants: `count` is at least 1; `running` implies `loaded` and a high gate; `held` is the
- * number of ticks counted before start_ns. Only channel 0 has a host timer, which fires once per rising edge of its
- * output. Threads: any, device lock held. */
+ * Nothing counts: a channel keeps the guest time at which its count was loaded, and everything else follows from
+ * the ticks that have passed since. Invariants: `count` is at least 1; `running` implies `loaded` and a high gate;
+ * `held` is the number of ticks counted before start_ns. Only channel 0 has a host timer, which fires once per
+ * rising edge of its output. Threads: any, device lock held. */
 #include "devices/timer/pit.h"
 
 #define NS_PER_SECOND 1000000000ull
@@ -447,7 +447,11 @@ static const struct state_field pit_fields[] = {
     STATE_END,
 };
 static const struct state_table pit_state = {
-    .name = "i8254", .version = 1, .fields = pit_fields, .pre_save = pre_save, .post_load = post_load,
+    .name = "i8254",
+    .version = 1,
+    .fields = pit_fields,
+    .pre_save = pre_save,
+    .post_load = post_load,
 };
 
 static const struct device_type pit_type = {

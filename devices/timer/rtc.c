@@ -1,24 +1,36 @@
 /* MC146818 real-time clock and CMOS memory (Motorola MC146818A data sheet; ACPI for the century byte).
  *
- * The time bytes are computed from the host's wall clock plus an offset whenever somebody looks (refresh), and are only
- * the truth while the clock is stopped (register B SET, or divider reset). Flags in register C are caught up with on each
- * look and on each timer event; the timer only runs while one of their interrupts is enabled. Periodic interrupts follow guest time,
- * which has no jumps. Threads: any, device lock held. */
+ * The time bytes are computed from the host's wall clock plus an offset whenever somebody looks (refresh), and are
+ * only the truth while the clock is stopped (register B SET, or divider reset). Flags in register C are caught up
+ * with on each look and on each timer event; the timer only runs while one of their interrupts is enabled.
+ * Periodic interrupts follow guest time, which has no jumps. Threads: any, device lock held. */
 #include "devices/timer/rtc.h"
 
 #include <string.h>
 #include <time.h>
 
-#define NS_PER_SECOND 1000000000ll
-#define UPDATE_HOLD_NS 244000 /* UIP is set that long before an update (table 6 of the data sheet) */
+#define NS_PER_SECOND   1000000000ll
+#define UPDATE_HOLD_NS  244000 /* UIP is set that long before an update (table 6 of the data sheet) */
 #define SECONDS_PER_DAY 86400
 /* What a guest may set, 1901 to 2106: nanoseconds in 64 bits reach further, guests may say 9999. */
 #define EARLIEST_SECOND INT32_MIN
-#define LATEST_SECOND UINT32_MAX
+#define LATEST_SECOND   UINT32_MAX
 
 enum {
-    RTC_SECONDS = 0, RTC_SECONDS_ALARM = 1, RTC_MINUTES = 2, RTC_MINUTES_ALARM = 3, RTC_HOURS = 4, RTC_HOURS_ALARM = 5,
-    RTC_WEEKDAY = 6, RTC_DAY = 7, RTC_MONTH = 8, RTC_YEAR = 9, RTC_A = 10, RTC_B = 11, RTC_C = 12, RTC_D = 13,
+    RTC_SECONDS = 0,
+    RTC_SECONDS_ALARM = 1,
+    RTC_MINUTES = 2,
+    RTC_MINUTES_ALARM = 3,
+    RTC_HOURS = 4,
+    RTC_HOURS_ALARM = 5,
+    RTC_WEEKDAY = 6,
+    RTC_DAY = 7,
+    RTC_MONTH = 8,
+    RTC_YEAR = 9,
+    RTC_A = 10,
+    RTC_B = 11,
+    RTC_C = 12,
+    RTC_D = 13,
     RTC_CENTURY = 0x32,
 };
 enum { A_UIP = 0x80, A_DIVIDER = 0x70, A_RATE = 0x0f };
@@ -234,8 +246,11 @@ static uint8_t read_cmos(struct rtc *rtc, unsigned index)
     uint8_t value;
 
     switch (index) {
-    case RTC_SECONDS: case RTC_MINUTES: case RTC_HOURS:
-    case RTC_WEEKDAY ... RTC_YEAR: case RTC_CENTURY:
+    case RTC_SECONDS:
+    case RTC_MINUTES:
+    case RTC_HOURS:
+    case RTC_WEEKDAY ... RTC_YEAR:
+    case RTC_CENTURY:
         refresh(rtc);
         return rtc->cmos[index];
     case RTC_A:
@@ -278,8 +293,11 @@ static void write_control(struct rtc *rtc, unsigned index, uint8_t value)
 static void write_cmos(struct rtc *rtc, unsigned index, uint8_t value)
 {
     switch (index) {
-    case RTC_SECONDS: case RTC_MINUTES: case RTC_HOURS:
-    case RTC_WEEKDAY ... RTC_YEAR: case RTC_CENTURY:
+    case RTC_SECONDS:
+    case RTC_MINUTES:
+    case RTC_HOURS:
+    case RTC_WEEKDAY ... RTC_YEAR:
+    case RTC_CENTURY:
         refresh(rtc);
         rtc->cmos[index] = value;
         if (!is_stopped(rtc)) {
@@ -287,15 +305,19 @@ static void write_cmos(struct rtc *rtc, unsigned index, uint8_t value)
             schedule(rtc);
         }
         break;
-    case RTC_SECONDS_ALARM: case RTC_MINUTES_ALARM: case RTC_HOURS_ALARM:
+    case RTC_SECONDS_ALARM:
+    case RTC_MINUTES_ALARM:
+    case RTC_HOURS_ALARM:
         catch_up(rtc); /* the old alarm holds for the past */
         rtc->cmos[index] = value;
         schedule(rtc);
         break;
-    case RTC_A: case RTC_B:
+    case RTC_A:
+    case RTC_B:
         write_control(rtc, index, value);
         break;
-    case RTC_C: case RTC_D:
+    case RTC_C:
+    case RTC_D:
         break; /* read-only */
     default:
         rtc->cmos[index] = value;
@@ -345,8 +367,8 @@ static void set_word(struct rtc *rtc, unsigned index, uint64_t value)
 
 void rtc_set_memory(struct rtc *rtc, uint64_t low_ram, uint64_t high_ram, unsigned cpus)
 {
-    set_word(rtc, 0x15, MIN(low_ram / KIB, 640));                            /* base memory, KiB */
-    set_word(rtc, 0x17, low_ram > MIB ? (low_ram - MIB) / KIB : 0);           /* above 1 MiB, KiB */
+    set_word(rtc, 0x15, MIN(low_ram / KIB, 640));                   /* base memory, KiB */
+    set_word(rtc, 0x17, low_ram > MIB ? (low_ram - MIB) / KIB : 0); /* above 1 MiB, KiB */
     set_word(rtc, 0x30, low_ram > MIB ? (low_ram - MIB) / KIB : 0);
     set_word(rtc, 0x34, low_ram > 16 * MIB ? (low_ram - 16 * MIB) / (64 * KIB) : 0);
     rtc->cmos[0x5b] = (uint8_t)(high_ram >> 16); /* above 4 GiB, 64 KiB units, 3 bytes */
@@ -363,7 +385,7 @@ static void reset_device(struct device *device)
 {
     struct rtc *rtc = container_of(device, struct rtc, device);
 
-    rtc->cmos[RTC_B] &= (uint8_t)~(B_PIE | B_AIE | B_UIE | B_SQWE);
+    rtc->cmos[RTC_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | B_SQWE);
     rtc->cmos[RTC_C] = 0;
     rtc->index = 0;
     update_irq(rtc);
@@ -403,15 +425,15 @@ static int post_load(void *owner, struct error *err)
 }
 
 static const struct state_field rtc_fields[] = {
-    STATE_FIELD(struct rtc, index),
-    STATE_ARRAY(struct rtc, cmos),
-    STATE_FIELD(struct rtc, offset_ns),
-    STATE_FIELD(struct rtc, last_second),
-    STATE_FIELD(struct rtc, last_period),
-    STATE_END,
+    STATE_FIELD(struct rtc, index),       STATE_ARRAY(struct rtc, cmos),        STATE_FIELD(struct rtc, offset_ns),
+    STATE_FIELD(struct rtc, last_second), STATE_FIELD(struct rtc, last_period), STATE_END,
 };
 static const struct state_table rtc_state = {
-    .name = "mc146818rtc", .version = 1, .fields = rtc_fields, .pre_save = pre_save, .post_load = post_load,
+    .name = "mc146818rtc",
+    .version = 1,
+    .fields = rtc_fields,
+    .pre_save = pre_save,
+    .post_load = post_load,
 };
 
 static const struct device_type rtc_type = {

@@ -8,10 +8,10 @@ struct rtc {
     struct device device;
     struct irq_line irq;
     uint8_t index;
-    uint8_t cmos[128];       /* time bytes are only true while the clock is stopped */
-    int64_t offset_ns;       /* RTC time (as if UTC) less wall clock */
-    int64_t last_second;     /* update cycles up to here are accounted for in register C */
-    uint64_t last_period;    /* same for periodic interrupts */
+    uint8_t cmos[128];    /* time bytes are only true while the clock is stopped */
+    int64_t offset_ns;    /* RTC time (as if UTC) less wall clock */
+    int64_t last_second;  /* update cycles up to here are accounted for in register C */
+    uint64_t last_period; /* same for periodic interrupts */
     struct timer timer;
 };
 

@@ -9,12 +9,15 @@ static const uint64_t gdt[] = {
     0x00cffb000000ffff, /* 20 code 32, DPL 3 */
     0x00cff3000000ffff, /* 28 data, DPL 3 */
     0x00affb000000ffff, /* 30 code 64, DPL 3 */
-    0x0000890030000067, 0, /* 38 TSS at 0x3000 */
+    0x0000890030000067,
+    0,                  /* 38 TSS at 0x3000 */
     0x00cf13000000ffff, /* 48 data, not present */
     0x00cf9f000000ffff, /* 50 conforming code 32, DPL 0 */
-    0, 0,               /* 58 call gate, filled by tests */
+    0,
+    0,                  /* 58 call gate, filled by tests */
     0x00cff1000000ffff, /* 68 data, read-only, DPL 3 */
-    0x00008200400000ff, 0, /* 70 LDT at 0x4000 */
+    0x00008200400000ff,
+    0,                  /* 70 LDT at 0x4000 */
     0x00cff9000000ffff, /* 80 code 32, execute-only, DPL 3 */
 };
 
@@ -47,8 +50,9 @@ static void make_tables(struct rig *rig, enum rig_mode mode)
     cr_assert(physmem_write(rig->mem, RIG_GDT, gdt, sizeof(gdt)));
     cpu->gdtr = (struct table_register){ .base = RIG_GDT, .limit = sizeof(gdt) - 1 };
     cpu->idtr = (struct table_register){ .base = RIG_IDT, .limit = mode == RIG_LONG ? 0xfff : 0x7ff };
-    cpu->tr = (struct segment_register){ .base = RIG_TSS, .limit = 0x67, .attributes = SYS_TSS_BUSY | SEG_ATTR_P,
-                                         .selector = SEL_TSS };
+    cpu->tr = (struct segment_register){
+        .base = RIG_TSS, .limit = 0x67, .attributes = SYS_TSS_BUSY | SEG_ATTR_P, .selector = SEL_TSS
+    };
     cpu->ldtr = segment_null(0, 0);
     if (mode == RIG_LONG) {
         rig_write(rig, RIG_TSS + 4, RIG_INNER_STACK, 8);
@@ -131,7 +135,8 @@ void rig_set_user(struct rig *rig, bool code64)
     cpu->gpr[REG_RSP] = RIG_USER_STACK;
 }
 
-void rig_gate(struct rig *rig, unsigned vector, unsigned type, unsigned dpl, uint16_t selector, uint64_t offset, unsigned ist)
+void rig_gate(struct rig *rig, unsigned vector, unsigned type, unsigned dpl, uint16_t selector, uint64_t offset,
+              unsigned ist)
 {
     bool wide = cpu_long_mode(rig->cpu);
     uint64_t low = (offset & 0xffff) | (uint64_t)selector << 16 | (uint64_t)ist << 32 | (uint64_t)type << 40 |

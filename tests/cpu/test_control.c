@@ -269,7 +269,7 @@ Test(control, absent_instructions)
     ASSERT_FAULT(&rig, RIG_EXECUTE(&rig, 0x0f, 0xaa), VECTOR_UD, 0);       /* rsm */
     ASSERT_FAULT(&rig, RIG_EXECUTE(&rig, 0x0f, 0x33), VECTOR_GP, 0);       /* rdpmc */
     rig.cpu->gpr[REG_RAX] = 5;
-    cr_assert_neq(RIG_EXECUTE(&rig, 0x0f, 0x01, 0xc1), STEP_FAULT);        /* vmcall */
+    cr_assert_neq(RIG_EXECUTE(&rig, 0x0f, 0x01, 0xc1), STEP_FAULT); /* vmcall */
     cr_assert_eq(rig.cpu->gpr[REG_RAX], (uint64_t)-1000);
     rig_free(&rig);
     rig_init(&rig, "max,kvm=off", RIG_LONG);

@@ -118,7 +118,7 @@ Test(debug, data_breakpoints)
     cr_assert(cpu->data_breakpoints);
     cr_assert_neq(RIG_EXECUTE(&rig, 0x48, 0x8b, 0x01), STEP_FAULT); /* mov rax, [rcx]: a read */
     cr_assert_eq(cpu->pending_debug, 0);
-    cr_assert_neq(RIG_EXECUTE(&rig, 0x89, 0x01), STEP_FAULT);       /* mov [rcx], eax: beside it */
+    cr_assert_neq(RIG_EXECUTE(&rig, 0x89, 0x01), STEP_FAULT); /* mov [rcx], eax: beside it */
     cr_assert_eq(cpu->pending_debug, 0);
     cr_assert_neq(RIG_EXECUTE(&rig, 0x48, 0x89, 0x01), STEP_FAULT); /* mov [rcx], rax: touches it */
     cr_assert_eq(cpu->pending_debug, 1);

@@ -1,4 +1,4 @@
-/* Delivery of exceptions and interrupts in each mode (SDM Vol. 3A chapter 6), on a prepared CPU without an engine run. */
+/* Delivery of exceptions and interrupts in each mode (SDM Vol. 3A chapter 6), on a prepared CPU that does not run. */
 #include "rig.h"
 
 static enum step deliver(struct rig *rig, uint8_t vector, uint32_t error, gva_t address)
@@ -137,16 +137,21 @@ Test(exception, conforming_handler_keeps_level)
 /* The checks of gate and code segment, with their error codes: INT n from CPL 3. */
 Test(exception, gate_checks)
 {
-    static const struct { unsigned type, dpl; uint16_t selector; uint8_t vector; uint32_t error; } cases[] = {
-        { SYS_INT_GATE, 0, SEL_CODE32, VECTOR_GP, 0x40 << 3 | 2 },            /* DPL < CPL */
-        { SYS_CALL_GATE, 3, SEL_CODE32, VECTOR_GP, 0x40 << 3 | 2 },           /* not an interrupt gate */
-        { SYS_TASK_GATE, 3, SEL_TSS, VECTOR_GP, 0x40 << 3 | 2 },              /* not yet */
-        { SYS_INT_GATE | 16, 3, SEL_CODE32, VECTOR_GP, 0x40 << 3 | 2 },       /* S set */
+    static const struct {
+        unsigned type, dpl;
+        uint16_t selector;
+        uint8_t vector;
+        uint32_t error;
+    } cases[] = {
+        { SYS_INT_GATE, 0, SEL_CODE32, VECTOR_GP, 0x40 << 3 | 2 },      /* DPL < CPL */
+        { SYS_CALL_GATE, 3, SEL_CODE32, VECTOR_GP, 0x40 << 3 | 2 },     /* not an interrupt gate */
+        { SYS_TASK_GATE, 3, SEL_TSS, VECTOR_GP, 0x40 << 3 | 2 },        /* not yet */
+        { SYS_INT_GATE | 16, 3, SEL_CODE32, VECTOR_GP, 0x40 << 3 | 2 }, /* S set */
         { SYS_INT_GATE, 3, 0, VECTOR_GP, 0 },
         { SYS_INT_GATE, 3, SEL_BEYOND, VECTOR_GP, SEL_BEYOND },
         { SYS_INT_GATE, 3, SEL_DATA, VECTOR_GP, SEL_DATA },
         { SYS_INT_GATE, 3, SEL_TSS, VECTOR_GP, SEL_TSS },
-        { SYS_INT_GATE, 3, SEL_LDT | 4, VECTOR_GP, SEL_LDT | 4 },             /* no LDT */
+        { SYS_INT_GATE, 3, SEL_LDT | 4, VECTOR_GP, SEL_LDT | 4 }, /* no LDT */
     };
     struct rig rig;
 
@@ -307,7 +312,9 @@ static void break_gate(struct rig *rig, unsigned vector, unsigned kind)
 
 Test(exception, nested_faults)
 {
-    static const struct { uint8_t first, second, reached; } cases[] = {
+    static const struct {
+        uint8_t first, second, reached;
+    } cases[] = {
         { VECTOR_UD, VECTOR_NP, VECTOR_NP }, { VECTOR_UD, VECTOR_PF, VECTOR_PF }, { VECTOR_DB, VECTOR_GP, VECTOR_GP },
         { VECTOR_GP, VECTOR_NP, VECTOR_DF }, { VECTOR_DE, VECTOR_GP, VECTOR_DF }, { VECTOR_GP, VECTOR_PF, VECTOR_PF },
         { VECTOR_PF, VECTOR_NP, VECTOR_DF }, { VECTOR_PF, VECTOR_PF, VECTOR_DF }, { VECTOR_SS, VECTOR_NP, VECTOR_DF },
@@ -323,8 +330,11 @@ Test(exception, nested_faults)
         cr_assert_eq(deliver(&rig, cases[i].first, 0, 0x1000), STEP_BRANCH);
         cr_assert_eq(handler_reached(&rig), cases[i].reached, "case %u: reached %u", i, handler_reached(&rig));
         if (cases[i].second == VECTOR_PF)
-            cr_assert_eq(rig.cpu->cr2, RIG_UNMAPPED + 0x2000 - 40 - (cases[i].first == VECTOR_UD || cases[i].first == VECTOR_DB ||
-                                                                     cases[i].first == VECTOR_DE ? 0 : 8));
+            cr_assert_eq(rig.cpu->cr2,
+                         RIG_UNMAPPED + 0x2000 - 40 -
+                             (cases[i].first == VECTOR_UD || cases[i].first == VECTOR_DB || cases[i].first == VECTOR_DE
+                                  ? 0
+                                  : 8));
         cr_assert_eq(rig_read(&rig, rig.cpu->gpr[REG_RSP] + (cases[i].reached == VECTOR_UD ? 0 : 8), 8), RIG_CODE);
         rig_free(&rig);
     }

@@ -77,9 +77,15 @@ Test(iret, user_cannot_change_if)
 
 Test(iret, long_mode_forms)
 {
-    static const struct { uint16_t cs, ss; unsigned cpl, code_size; } cases[] = {
-        { SEL_CODE64, SEL_DATA, 0, CODE64 }, { SEL_CODE64, 0, 0, CODE64 }, { SEL_USER_CODE64 | 3, SEL_USER_DATA | 3, 3, CODE64 },
-        { SEL_USER_CODE32 | 3, SEL_USER_DATA | 3, 3, CODE32 }, { SEL_CODE32, SEL_DATA, 0, CODE32 },
+    static const struct {
+        uint16_t cs, ss;
+        unsigned cpl, code_size;
+    } cases[] = {
+        { SEL_CODE64, SEL_DATA, 0, CODE64 },
+        { SEL_CODE64, 0, 0, CODE64 },
+        { SEL_USER_CODE64 | 3, SEL_USER_DATA | 3, 3, CODE64 },
+        { SEL_USER_CODE32 | 3, SEL_USER_DATA | 3, 3, CODE32 },
+        { SEL_CODE32, SEL_DATA, 0, CODE32 },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -100,7 +106,12 @@ Test(iret, long_mode_forms)
 
 Test(iret, checks)
 {
-    static const struct { uint64_t ip; uint16_t cs, ss; uint8_t vector; uint16_t error; } cases[] = {
+    static const struct {
+        uint64_t ip;
+        uint16_t cs, ss;
+        uint8_t vector;
+        uint16_t error;
+    } cases[] = {
         { RIG_HANDLER, 0, SEL_DATA, VECTOR_GP, 0 },
         { RIG_HANDLER, SEL_BEYOND, SEL_DATA, VECTOR_GP, SEL_BEYOND },
         { RIG_HANDLER, SEL_DATA, SEL_DATA, VECTOR_GP, SEL_DATA },

@@ -121,6 +121,8 @@ Test(msr, speculation_control)
     cr_assert_not(refused(&rig, 0x48, 1));
     cr_assert_eq(get(&rig, 0x48), 1);
     cr_assert(refused(&rig, 0x48, 4), "no SSBD");
+    cr_assert_not(refused(&rig, 0x48, BIT(10) | 1), "BHI_DIS_S");
+    cr_assert(cpu_cpuid(rig.cpu, 7, 2).edx & BIT(4));
     cr_assert_not(refused(&rig, 0x49, 1));
     rig_free(&rig);
     rig_init(&rig, "max,vendor=AuthenticAMD", RIG_LONG);
@@ -156,7 +158,9 @@ Test(msr, unknown_and_read_only)
 Test(msr, sweep)
 {
     static const uint64_t values[] = { 0, 1, ~0ull, 0x800000000000, 0x0606060606060606, 0xa000 };
-    static const struct { uint32_t first, last; } ranges[] = {
+    static const struct {
+        uint32_t first, last;
+    } ranges[] = {
 #define MSR(first, last, name, read, write, field) { first, last },
 #include "cpu/msr.def"
     };
@@ -211,7 +215,8 @@ Test(kvm, clock)
         /* One hour of ticks is one hour. */
         uint64_t ns = pvclock_ns(&page, 12345 + frequencies[i] * 1000 * 3600);
         int64_t error = (int64_t)(ns - 3600000000000ull);
-        cr_assert(error > -5000 && error < 5000, "%llu kHz: off by %lld ns", (unsigned long long)frequencies[i], (long long)error);
+        cr_assert(error > -5000 && error < 5000, "%llu kHz: off by %lld ns", (unsigned long long)frequencies[i],
+                  (long long)error);
         /* and Linux finds the frequency again (pvclock_tsc_khz) */
         uint64_t khz = (1000000ull << 32) / page.mul;
         khz = page.shift < 0 ? khz << -page.shift : khz >> page.shift;

@@ -98,7 +98,10 @@ Test(segment, task_register)
 
 Test(segment, lar_lsl_verr_verw)
 {
-    static const struct { uint16_t selector; bool user, lar, lsl, verr, verw; } cases[] = {
+    static const struct {
+        uint16_t selector;
+        bool user, lar, lsl, verr, verw;
+    } cases[] = {
         { 0, false, false, false, false, false },
         { SEL_BEYOND, false, false, false, false, false },
         { SEL_DATA, false, true, true, true, true },

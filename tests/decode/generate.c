@@ -80,8 +80,22 @@ static bool uses_vvvv(const struct insn_row *row)
 {
     for (unsigned i = 0; i < INSN_MAX_OPERANDS; i++) {
         switch (row->operands[i].type) {
-        case OT_By: case OT_Bv: case OT_Hx: case OT_Hdq: case OT_Hqq: case OT_Ho: case OT_Hss: case OT_Hsd: case OT_Hsh:
-        case OT_Hq: case OT_KHb: case OT_KHw: case OT_KHd: case OT_KHq: case OT_KH: case OT_TH:
+        case OT_By:
+        case OT_Bv:
+        case OT_Hx:
+        case OT_Hdq:
+        case OT_Hqq:
+        case OT_Ho:
+        case OT_Hss:
+        case OT_Hsd:
+        case OT_Hsh:
+        case OT_Hq:
+        case OT_KHb:
+        case OT_KHw:
+        case OT_KHd:
+        case OT_KHq:
+        case OT_KH:
+        case OT_TH:
             return true;
         default:
             break;
@@ -92,8 +106,9 @@ static bool uses_vvvv(const struct insn_row *row)
 
 static void put_vex(struct writer *w, const struct insn_row *row, enum code_size code_size)
 {
-    static const uint8_t pp[] = { [PREFIX_ANY] = 0, [PREFIX_NP] = 0, [PREFIX_66] = 1, [PREFIX_F3] = 2, [PREFIX_F2] = 3,
-                                  [PREFIX_NP_66] = 0 };
+    static const uint8_t pp[] = {
+        [PREFIX_ANY] = 0, [PREFIX_NP] = 0, [PREFIX_66] = 1, [PREFIX_F3] = 2, [PREFIX_F2] = 3, [PREFIX_NP_66] = 0
+    };
     unsigned vvvv = uses_vvvv(row) || one_in(w->random, 32) ? random_below(w->random, 16) : 15;
     unsigned low = pp[row->prefix] | random_length(w, row, 2) << 2 | vvvv << 3;
     unsigned high = random_below(w->random, 8) << 5;
@@ -113,17 +128,20 @@ static void put_vex(struct writer *w, const struct insn_row *row, enum code_size
 
 static void put_evex(struct writer *w, const struct insn_row *row, enum code_size code_size)
 {
-    static const uint8_t pp[] = { [PREFIX_ANY] = 0, [PREFIX_NP] = 0, [PREFIX_66] = 1, [PREFIX_F3] = 2, [PREFIX_F2] = 3,
-                                  [PREFIX_NP_66] = 0 };
-    static const uint8_t maps[MAP_COUNT] = { [MAP_EVEX_0F] = 1, [MAP_EVEX_0F38] = 2, [MAP_EVEX_0F3A] = 3,
-                                             [MAP_EVEX_5] = 5, [MAP_EVEX_6] = 6 };
+    static const uint8_t pp[] = {
+        [PREFIX_ANY] = 0, [PREFIX_NP] = 0, [PREFIX_66] = 1, [PREFIX_F3] = 2, [PREFIX_F2] = 3, [PREFIX_NP_66] = 0
+    };
+    static const uint8_t maps[MAP_COUNT] = {
+        [MAP_EVEX_0F] = 1, [MAP_EVEX_0F38] = 2, [MAP_EVEX_0F3A] = 3, [MAP_EVEX_5] = 5, [MAP_EVEX_6] = 6
+    };
     bool has_vvvv = uses_vvvv(row) || one_in(w->random, 32);
     unsigned b0 = maps[row->map] | random_below(w->random, 16) << 4, b1, b2;
 
     if (code_size != CODE64)
         b0 |= 0xc0;
     b1 = pp[row->prefix] | 4 | (has_vvvv ? random_below(w->random, 16) : 15) << 3 | (random_w(w, row) ? 0x80 : 0);
-    b2 = random_length(w, row, 4) << 5 | (has_vvvv || (row->attributes & ATTR_VSIB) ? random_below(w->random, 2) : 1) << 3;
+    b2 = random_length(w, row, 4) << 5 | (has_vvvv || (row->attributes & ATTR_VSIB) ? random_below(w->random, 2) : 1)
+                                             << 3;
     if (one_in(w->random, 3) || (row->attributes & ATTR_VSIB))
         b2 |= random_below(w->random, 8);
     if (one_in(w->random, 4))
@@ -144,14 +162,29 @@ static void put_modrm(struct writer *w, const struct insn_row *row)
     unsigned digit = row->modrm_value << 3;
 
     switch (row->modrm) {
-    case MODRM_NONE: case MODRM_PLUSR: return;
-    case MODRM_MEM: modrm = (modrm & 0x3f) | random_below(w->random, 3) << 6; break;
-    case MODRM_REG: modrm |= 0xc0; break;
-    case MODRM_EXT: modrm = (modrm & 0xc7) | digit; break;
-    case MODRM_EXT_MEM: modrm = (modrm & 7) | digit | random_below(w->random, 3) << 6; break;
-    case MODRM_EXT_REG: modrm = (modrm & 7) | digit | 0xc0; break;
-    case MODRM_BYTE: modrm = row->modrm_value; break;
-    default: break;
+    case MODRM_NONE:
+    case MODRM_PLUSR:
+        return;
+    case MODRM_MEM:
+        modrm = (modrm & 0x3f) | random_below(w->random, 3) << 6;
+        break;
+    case MODRM_REG:
+        modrm |= 0xc0;
+        break;
+    case MODRM_EXT:
+        modrm = (modrm & 0xc7) | digit;
+        break;
+    case MODRM_EXT_MEM:
+        modrm = (modrm & 7) | digit | random_below(w->random, 3) << 6;
+        break;
+    case MODRM_EXT_REG:
+        modrm = (modrm & 7) | digit | 0xc0;
+        break;
+    case MODRM_BYTE:
+        modrm = row->modrm_value;
+        break;
+    default:
+        break;
     }
     if ((row->attributes & ATTR_VSIB) && !one_in(w->random, 16))
         modrm = (modrm & ~7u) | 4;

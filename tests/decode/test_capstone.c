@@ -18,10 +18,29 @@
 static bool feature_known(enum cpu_feature feature)
 {
     static const uint16_t unknown[] = {
-        FEATURE_GFNI, FEATURE_MOVDIRI, FEATURE_MOVDIR64B, FEATURE_ENQCMD, FEATURE_CLDEMOTE, FEATURE_SERIALIZE, FEATURE_SHSTK,
-        FEATURE_WAITPKG, FEATURE_TSXLDTRK, FEATURE_WBNOINVD, FEATURE_RDPID, FEATURE_RDPRU, FEATURE_PKU, FEATURE_AVX_VNNI,
-        FEATURE_AMX_BF16, FEATURE_AMX_INT8, FEATURE_AMX_TILE, FEATURE_CLZERO, FEATURE_PREFETCHW, FEATURE_VAES,
-        FEATURE_VPCLMULQDQ, FEATURE_MONITORX, FEATURE_SSE4A /* extrq and insertq are mistaken for vmread and vmwrite */,
+        FEATURE_GFNI,
+        FEATURE_MOVDIRI,
+        FEATURE_MOVDIR64B,
+        FEATURE_ENQCMD,
+        FEATURE_CLDEMOTE,
+        FEATURE_SERIALIZE,
+        FEATURE_SHSTK,
+        FEATURE_WAITPKG,
+        FEATURE_TSXLDTRK,
+        FEATURE_WBNOINVD,
+        FEATURE_RDPID,
+        FEATURE_RDPRU,
+        FEATURE_PKU,
+        FEATURE_AVX_VNNI,
+        FEATURE_AMX_BF16,
+        FEATURE_AMX_INT8,
+        FEATURE_AMX_TILE,
+        FEATURE_CLZERO,
+        FEATURE_PREFETCHW,
+        FEATURE_VAES,
+        FEATURE_VPCLMULQDQ,
+        FEATURE_MONITORX,
+        FEATURE_SSE4A /* extrq and insertq are mistaken for vmread and vmwrite */,
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(unknown); i++)
@@ -40,7 +59,8 @@ static bool has_idle_rex(const uint8_t *bytes, const struct insn *insn)
     while (first < INSN_MAX_LENGTH && (bytes[first] & 0xf0) != 0x40 && bytes[first] != insn->opcode)
         first++;
     return first + 1 < INSN_MAX_LENGTH && (bytes[first] & 0xf0) == 0x40 && bytes[first] != insn->opcode &&
-           ((bytes[first + 1] & 0xf0) == 0x40 || bytes[first + 1] == 0x66 || bytes[first + 1] == 0xf2 || bytes[first + 1] == 0xf3);
+           ((bytes[first + 1] & 0xf0) == 0x40 || bytes[first + 1] == 0x66 || bytes[first + 1] == 0xf2 ||
+            bytes[first + 1] == 0xf3);
 }
 
 static const char *skip_reason(const struct insn *insn, const uint8_t *bytes)
@@ -87,6 +107,7 @@ static const char *skip_reason(const struct insn *insn, const uint8_t *bytes)
 struct spelling {
     const char *ours, *theirs; /* patterns */
 };
+/* clang-format off */
 static const struct spelling spellings[] = {
     { "j*", "j*" }, { "set*", "set*" }, { "cmov*", "cmov*" }, /* condition names: checked by the generator's digit and Zydis */
     { "movs[dq]", "movs[wdq]" }, { "cmpsd", "cmps[wdq]" }, { "stosd", "stos[wdq]" }, { "lodsd", "lods[wdq]" },
@@ -99,6 +120,7 @@ static const struct spelling spellings[] = {
     { "sysexit", "sysexitq" }, { "pclmulqdq", "pclmul*" }, { "vpclmulqdq", "vpclmul*" }, { "fcmov*", "fcmov*" },
     { "endbr*", "endbr*" }, { "loop*", "loop*" },
 };
+/* clang-format on */
 
 static bool spelled_alike(const char *ours, const char *theirs)
 {
@@ -122,11 +144,13 @@ static const struct known_difference known[] = {
     { "pause", "xchg", "mnemonic", "F3 90 is PAUSE whatever REX.B is (host CPU checked)" },
     { "lar", "lar", "registers", "only 16 bits of the source are read (SDM Vol. 2A LAR): a matter of naming" },
     { "lsl", "lsl", "registers", "as LAR" },
-    { "prefetch*", NULL, "mnemonic", "0D /0, /2 to /7 are prefetches that do nothing (SDM Vol. 2B PREFETCHW, APM Vol. 3 PREFETCH)" },
+    { "prefetch*", NULL, "mnemonic",
+      "0D /0, /2 to /7 are prefetches that do nothing (SDM Vol. 2B PREFETCHW, APM Vol. 3 PREFETCH)" },
     { "movmskp[sd]", "movmskp[sd]", "registers", "REX.W makes it r64 (SDM Vol. 2B MOVMSKPS): same result" },
     { "cldemote", "nop", "mnemonic", "newer than capstone 4.0" },
     { "clwb", "xsaveopt64", "mnemonic", "66 selects CLWB with any REX (SDM Vol. 2A CLWB)" },
-    { "movq", "mov[dq]", "registers", "F3 REX.W 0F 7E is MOVQ xmm, xmm/m64 (SDM Vol. 2B MOVQ); capstone takes the form without F3" },
+    { "movq", "mov[dq]", "registers",
+      "F3 REX.W 0F 7E is MOVQ xmm, xmm/m64 (SDM Vol. 2B MOVQ); capstone takes the form without F3" },
     { "[lms]fence", NULL, "mnemonic", "any ModRM.rm (SDM Vol. 2A LFENCE, note; host CPU checked)" },
     { "vbroadcasti128", NULL, "mnemonic", "capstone misses it after 67" },
     { "v*blendv*", "v*blendv*", "registers", "imm8[7] is ignored outside 64-bit mode (SDM Vol. 2C VBLENDVPS)" },
@@ -148,8 +172,8 @@ static bool is_known(const char *ours, const char *theirs, const char *what)
 static bool is_register(const char *word, size_t length)
 {
     static const char *const names[] = {
-        "al", "cl", "dl", "bl", "ah", "ch", "dh", "bh", "spl", "bpl", "sil", "dil", "ax", "cx", "dx", "bx", "sp", "bp", "si", "di",
-        "rip", "eip", "st", "es", "cs", "ss", "ds", "fs", "gs",
+        "al", "cl", "dl", "bl", "ah", "ch",  "dh",  "bh", "spl", "bpl", "sil", "dil", "ax", "cx", "dx",
+        "bx", "sp", "bp", "si", "di", "rip", "eip", "st", "es",  "cs",  "ss",  "ds",  "fs", "gs",
     };
     static const char *const numbered[] = { "r", "xmm", "ymm", "zmm", "mm", "k", "cr", "dr", "tmm" };
 
@@ -196,7 +220,8 @@ struct tally {
     unsigned compared, skipped, failed;
 };
 
-static void fail(struct tally *tally, const char *what, const struct insn *insn, const uint8_t *bytes, const char *theirs)
+static void fail(struct tally *tally, const char *what, const struct insn *insn, const uint8_t *bytes,
+                 const char *theirs)
 {
     char text[160], hex[64];
 
@@ -204,8 +229,8 @@ static void fail(struct tally *tally, const char *what, const struct insn *insn,
         return;
     for (unsigned i = 0; i < INSN_MAX_LENGTH; i++)
         snprintf(hex + 3 * i, sizeof(hex) - 3 * i, "%02x ", bytes[i]);
-    fprintf(stderr, "%s: %u-bit %s: ours %u bytes '%s', capstone '%s'\n", what, 16u << insn->code_size, hex, insn->length,
-            insn_format(insn, text, sizeof(text)), theirs);
+    fprintf(stderr, "%s: %u-bit %s: ours %u bytes '%s', capstone '%s'\n", what, 16u << insn->code_size, hex,
+            insn->length, insn_format(insn, text, sizeof(text)), theirs);
 }
 
 /* Text without the mnemonic and the prefixes in front of it. */
@@ -271,7 +296,7 @@ Test(decode, capstone)
     for (unsigned i = 0; i < 3; i++)
         cr_assert_eq(cs_open(CS_ARCH_X86, modes[i], &handles[i]), CS_ERR_OK);
     for (unsigned i = 0; i < insn_row_count; i++) {
-        for (unsigned k = case_count(600); k > 0; k--) {
+        for (unsigned k = case_count(1500); k > 0; k--) {
             enum code_size code_size = (enum code_size)(k % 3);
             generate_row(&random, &insn_rows[i], code_size, bytes);
             compare(&tally, handles[code_size], bytes, code_size);

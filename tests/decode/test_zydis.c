@@ -39,7 +39,8 @@ static void check(struct tally *tally, const ZydisDecoder decoders[3], const uin
 
 static void finish(const struct tally *tally, const char *name)
 {
-    fprintf(stderr, "%s: %lu cases, %lu valid, %lu justified differences\n", name, tally->cases, tally->valid, tally->justified);
+    fprintf(stderr, "%s: %lu cases, %lu valid, %lu justified differences\n", name, tally->cases, tally->valid,
+            tally->justified);
     cr_assert_eq(tally->failed, 0, "%lu differences, seed %#llx", tally->failed, (unsigned long long)case_seed());
 }
 
@@ -52,7 +53,7 @@ Test(zydis, every_row)
 
     zydis_open(decoders);
     for (unsigned i = 0; i < insn_row_count; i++) {
-        for (unsigned k = case_count(900); k > 0; k--) {
+        for (unsigned k = case_count(3000); k > 0; k--) {
             enum code_size code_size = (enum code_size)(k % 3);
             generate_row(&random, &insn_rows[i], code_size, bytes);
             check(&tally, decoders, bytes, code_size);
@@ -64,15 +65,16 @@ Test(zydis, every_row)
 /* Bytes without a plan, led by what opens the larger maps. */
 Test(zydis, noise)
 {
-    static const uint8_t leads[][3] = { { 0x0f }, { 0x0f, 0x38 }, { 0x0f, 0x3a }, { 0xc4 }, { 0xc5 }, { 0x62 }, { 0x66, 0x0f },
-                                        { 0xf3, 0x0f }, { 0xf2, 0x0f }, { 0x8f }, { 0xf0 }, { 0xd9 }, { 0x0f, 0x01 }, { 0x0f, 0xae } };
+    static const uint8_t leads[][3] = { { 0x0f }, { 0x0f, 0x38 }, { 0x0f, 0x3a }, { 0xc4 },       { 0xc5 },
+                                        { 0x62 }, { 0x66, 0x0f }, { 0xf3, 0x0f }, { 0xf2, 0x0f }, { 0x8f },
+                                        { 0xf0 }, { 0xd9 },       { 0x0f, 0x01 }, { 0x0f, 0xae } };
     struct random random = { case_seed() + 1 };
     struct tally tally = { 0 };
     ZydisDecoder decoders[3];
     uint8_t bytes[GENERATED_BYTES];
 
     zydis_open(decoders);
-    for (unsigned k = case_count(3000000); k > 0; k--) {
+    for (unsigned k = case_count(8000000); k > 0; k--) {
         unsigned lead = random_below(&random, 2 * ARRAY_SIZE(leads));
         generate_noise(&random, bytes);
         for (unsigned i = 0; lead < ARRAY_SIZE(leads) && i < 3 && leads[lead][i]; i++)

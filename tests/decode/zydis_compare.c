@@ -6,8 +6,8 @@
 #include <string.h>
 
 const char *const difference_names[DIFFERENCE_COUNT] = {
-    "same", "only we", "only they", "length", "mnemonic", "operands", "size", "access", "implicit",
-    "flags read", "flags written", "flags undefined", "lockable",
+    "same",   "only we",  "only they",  "length",        "mnemonic",        "operands", "size",
+    "access", "implicit", "flags read", "flags written", "flags undefined", "lockable",
 };
 
 void zydis_open(ZydisDecoder decoders[3])
@@ -23,6 +23,7 @@ void zydis_open(ZydisDecoder decoders[3])
 
 /* Names that differ only in spelling: ours, then theirs (space-separated). Ours is one row for several operand
  * sizes, theirs has a name for each. */
+/* clang-format off */
 static const char *const aliases[][2] = {
     { "movsd", "movsw movsd movsq" }, { "cmpsd", "cmpsw cmpsd cmpsq" }, { "stosd", "stosw stosd stosq" },
     { "lodsd", "lodsw lodsd lodsq" }, { "scasd", "scasw scasd scasq" }, { "insd", "insw insd" }, { "outsd", "outsw outsd" },
@@ -35,6 +36,7 @@ static const char *const aliases[][2] = {
     { "xsaves", "xsaves xsaves64" }, { "xrstors", "xrstors xrstors64" },
     { "sysret", "sysret sysretq" }, { "sysexit", "sysexit sysexitq" },
 };
+/* clang-format on */
 
 static bool word_in(const char *word, const char *list)
 {
@@ -69,20 +71,31 @@ static ZydisRegister zydis_register(const struct operand *o)
     switch (o->kind) {
     case OPERAND_GPR:
         /* Zydis numbers al cl dl bl ah ch dh bh spl bpl ... */
-        return ZydisRegisterEncode((ZydisRegisterClass)gpr_class(o->size), o->size == 1 && o->reg >= 4 ? o->reg + 4 : o->reg);
+        return ZydisRegisterEncode((ZydisRegisterClass)gpr_class(o->size),
+                                   o->size == 1 && o->reg >= 4 ? o->reg + 4 : o->reg);
     case OPERAND_GPR_HIGH:
         return (ZydisRegister)(ZYDIS_REGISTER_AH + o->reg);
-    case OPERAND_SEG: return (ZydisRegister)(ZYDIS_REGISTER_ES + o->reg);
-    case OPERAND_CR: return (ZydisRegister)(ZYDIS_REGISTER_CR0 + o->reg);
-    case OPERAND_DR: return (ZydisRegister)(ZYDIS_REGISTER_DR0 + o->reg);
-    case OPERAND_ST: return (ZydisRegister)(ZYDIS_REGISTER_ST0 + o->reg);
-    case OPERAND_MMX: return (ZydisRegister)(ZYDIS_REGISTER_MM0 + o->reg);
-    case OPERAND_MASK: return (ZydisRegister)(ZYDIS_REGISTER_K0 + o->reg);
-    case OPERAND_TMM: return (ZydisRegister)(ZYDIS_REGISTER_TMM0 + o->reg);
+    case OPERAND_SEG:
+        return (ZydisRegister)(ZYDIS_REGISTER_ES + o->reg);
+    case OPERAND_CR:
+        return (ZydisRegister)(ZYDIS_REGISTER_CR0 + o->reg);
+    case OPERAND_DR:
+        return (ZydisRegister)(ZYDIS_REGISTER_DR0 + o->reg);
+    case OPERAND_ST:
+        return (ZydisRegister)(ZYDIS_REGISTER_ST0 + o->reg);
+    case OPERAND_MMX:
+        return (ZydisRegister)(ZYDIS_REGISTER_MM0 + o->reg);
+    case OPERAND_MASK:
+        return (ZydisRegister)(ZYDIS_REGISTER_K0 + o->reg);
+    case OPERAND_TMM:
+        return (ZydisRegister)(ZYDIS_REGISTER_TMM0 + o->reg);
     case OPERAND_VEC:
-        return (ZydisRegister)((o->vec_bytes == 16 ? ZYDIS_REGISTER_XMM0 : o->vec_bytes == 32 ? ZYDIS_REGISTER_YMM0
-                                                                                               : ZYDIS_REGISTER_ZMM0) + o->reg);
-    default: return ZYDIS_REGISTER_NONE;
+        return (ZydisRegister)((o->vec_bytes == 16   ? ZYDIS_REGISTER_XMM0
+                                : o->vec_bytes == 32 ? ZYDIS_REGISTER_YMM0
+                                                     : ZYDIS_REGISTER_ZMM0) +
+                               o->reg);
+    default:
+        return ZYDIS_REGISTER_NONE;
     }
 }
 
@@ -94,7 +107,7 @@ static ZydisRegister zydis_address_register(const struct insn *insn, unsigned re
         return ZYDIS_REGISTER_NONE;
     if (reg == REG_RIP)
         return insn->address_size == 8 ? ZYDIS_REGISTER_RIP : ZYDIS_REGISTER_EIP;
-    return ZydisRegisterEncode((ZydisRegisterClass)class, (ZyanU8)reg);
+    return ZydisRegisterEncode((ZydisRegisterClass) class, (ZyanU8)reg);
 }
 
 static uint64_t truncate(uint64_t value, unsigned bits)
@@ -193,8 +206,8 @@ static enum difference compare_operands(struct comparison *c)
         if (z->visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT && !operand_matches(c, o, z, false))
             continue;
         if (!operand_matches(c, o, z, insn->row->operands[n].type == OT_Ib2)) {
-            snprintf(c->detail, sizeof(c->detail), "operand %u: kind %u reg %u size %u; theirs: type %u reg %u size %u", n,
-                     o->kind, o->reg, o->size, z->type, z->reg.value, z->size / 8);
+            snprintf(c->detail, sizeof(c->detail), "operand %u: kind %u reg %u size %u; theirs: type %u reg %u size %u",
+                     n, o->kind, o->reg, o->size, z->type, z->reg.value, z->size / 8);
             return OPERANDS;
         }
         if (o->kind == OPERAND_MEM && z->mem.type != ZYDIS_MEMOP_TYPE_AGEN && z->size != o->size * 8 && o->size) {
@@ -226,7 +239,8 @@ static enum difference compare_implicit(struct comparison *c)
         return SAME;
     for (unsigned i = 0; i < c->zydis.operand_count; i++) {
         const ZydisDecodedOperand *z = &c->zydis_operands[i];
-        ZydisRegisterClass class = z->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(z->reg.value) : ZYDIS_REGCLASS_INVALID;
+        ZydisRegisterClass class =
+            z->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(z->reg.value) : ZYDIS_REGCLASS_INVALID;
         unsigned n;
         if (z->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
             continue;
@@ -238,7 +252,8 @@ static enum difference compare_implicit(struct comparison *c)
             if (zydis_register(&insn->operands[n]) == z->reg.value && insn->operands[n].access == zydis_access(z))
                 break;
         if (n == insn->operand_count) {
-            snprintf(c->detail, sizeof(c->detail), "%s access %u", ZydisRegisterGetString(z->reg.value), zydis_access(z));
+            snprintf(c->detail, sizeof(c->detail), "%s access %u", ZydisRegisterGetString(z->reg.value),
+                     zydis_access(z));
             return IMPLICIT;
         }
     }

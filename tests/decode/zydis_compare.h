@@ -8,15 +8,17 @@
 
 enum difference {
     SAME,
-    ONLY_WE,      /* valid for us alone */
+    ONLY_WE, /* valid for us alone */
     ONLY_THEY,
     LENGTH,
     MNEMONIC,
-    OPERANDS,     /* number, kinds, registers, address, immediate */
-    SIZE,         /* of the memory operand */
-    ACCESS,       /* read, written */
-    IMPLICIT,     /* registers that the text does not name */
-    FLAGS_READ, FLAGS_WRITTEN, FLAGS_UNDEFINED,
+    OPERANDS, /* number, kinds, registers, address, immediate */
+    SIZE,     /* of the memory operand */
+    ACCESS,   /* read, written */
+    IMPLICIT, /* registers that the text does not name */
+    FLAGS_READ,
+    FLAGS_WRITTEN,
+    FLAGS_UNDEFINED,
     LOCKABLE,
     DIFFERENCE_COUNT
 };

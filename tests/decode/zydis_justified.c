@@ -25,7 +25,10 @@ static const struct {
 
 /* Parts of AVX-512 that only Xeon Phi had. */
 static const char *const absent_avx512[] = {
-    "AVX512ER_*", "AVX512PF_*", "AVX512_4FMAPS_*", "AVX512_4VNNIW_*",
+    "AVX512ER_*",
+    "AVX512PF_*",
+    "AVX512_4FMAPS_*",
+    "AVX512_4VNNIW_*",
 };
 
 static const struct {
@@ -36,7 +39,8 @@ static const struct {
     /* Validity */
     { ONLY_WE, "vcvt*", "W is ignored outside 64-bit mode (SDM Vol. 2C VCVTSH2SI, note 1, VCVTSI2SD); host" },
     /* Operands */
-    { OPERANDS, "call", "3E is a DS override also before an indirect branch (SDM Vol. 1 17.3.2: NOTRACK only with CET)" },
+    { OPERANDS, "call",
+      "3E is a DS override also before an indirect branch (SDM Vol. 1 17.3.2: NOTRACK only with CET)" },
     { OPERANDS, "jmp", "as CALL" },
     { OPERANDS, "nop", "the hint space's ModRM.reg names nothing (SDM Vol. 2B NOP)" },
     { OPERANDS, "ud[01]", "operands are not used; named by operand size here" },

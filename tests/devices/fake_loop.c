@@ -30,11 +30,28 @@ static struct {
 
 /* ---- Clock ---- */
 
-void clock_init(struct clock *clock) { *clock = (struct clock){ .tsc_khz = FAKE_TSC_KHZ }; }
-uint64_t clock_host_ns(void) { return fake.now; }
-uint64_t clock_now_ns(const struct clock *clock) { (void)clock; return fake.now; }
-uint64_t clock_wall_ns(void) { return FAKE_WALL_START + fake.now + (uint64_t)fake.wall_adjust; }
-uint64_t clock_tsc(const struct clock *clock) { (void)clock; return fake.now * 2; }
+void clock_init(struct clock *clock)
+{
+    *clock = (struct clock){ .tsc_khz = FAKE_TSC_KHZ };
+}
+uint64_t clock_host_ns(void)
+{
+    return fake.now;
+}
+uint64_t clock_now_ns(const struct clock *clock)
+{
+    (void)clock;
+    return fake.now;
+}
+uint64_t clock_wall_ns(void)
+{
+    return FAKE_WALL_START + fake.now + (uint64_t)fake.wall_adjust;
+}
+uint64_t clock_tsc(const struct clock *clock)
+{
+    (void)clock;
+    return fake.now * 2;
+}
 
 uint64_t clock_tsc_to_ns(const struct clock *clock, uint64_t tsc)
 {
@@ -42,10 +59,22 @@ uint64_t clock_tsc_to_ns(const struct clock *clock, uint64_t tsc)
     return tsc / 2; /* rounds down, as a careless clock might */
 }
 
-uint64_t fake_time(void) { return fake.now; }
-void fake_wall_adjust(int64_t ns) { fake.wall_adjust += ns; }
-uint64_t fake_timers_run(void) { return fake.run; }
-void fake_time_skip(uint64_t ns) { fake.now += ns; }
+uint64_t fake_time(void)
+{
+    return fake.now;
+}
+void fake_wall_adjust(int64_t ns)
+{
+    fake.wall_adjust += ns;
+}
+uint64_t fake_timers_run(void)
+{
+    return fake.run;
+}
+void fake_time_skip(uint64_t ns)
+{
+    fake.now += ns;
+}
 
 /* ---- Timers ---- */
 
@@ -74,7 +103,10 @@ void timer_disarm(struct timer *timer)
     timer->heap_index = 0;
 }
 
-bool timer_armed(const struct timer *timer) { return timer->heap_index != 0; }
+bool timer_armed(const struct timer *timer)
+{
+    return timer->heap_index != 0;
+}
 
 static struct timer *earliest(void)
 {
@@ -111,7 +143,10 @@ void fake_time_to(uint64_t ns)
         fake.now = ns;
 }
 
-void fake_time_advance(uint64_t ns) { fake_time_to(fake.now + ns); }
+void fake_time_advance(uint64_t ns)
+{
+    fake_time_to(fake.now + ns);
+}
 
 /* ---- Loop ---- */
 
@@ -122,12 +157,31 @@ struct event_loop *event_loop_create(struct clock *clock, struct error *err)
     return &fake.loop;
 }
 
-void event_loop_destroy(struct event_loop *loop) { (void)loop; }
-int event_loop_run(struct event_loop *loop) { (void)loop; return 0; }
-void event_loop_stop(struct event_loop *loop) { (void)loop; }
-struct clock *event_loop_clock(struct event_loop *loop) { return loop->clock; }
-void event_loop_lock(struct event_loop *loop) { (void)loop; }
-void event_loop_unlock(struct event_loop *loop) { (void)loop; }
+void event_loop_destroy(struct event_loop *loop)
+{
+    (void)loop;
+}
+int event_loop_run(struct event_loop *loop)
+{
+    (void)loop;
+    return 0;
+}
+void event_loop_stop(struct event_loop *loop)
+{
+    (void)loop;
+}
+struct clock *event_loop_clock(struct event_loop *loop)
+{
+    return loop->clock;
+}
+void event_loop_lock(struct event_loop *loop)
+{
+    (void)loop;
+}
+void event_loop_unlock(struct event_loop *loop)
+{
+    (void)loop;
+}
 
 /* Nobody competes for it here. */
 pthread_mutex_t *event_loop_mutex(struct event_loop *loop)
@@ -138,8 +192,11 @@ pthread_mutex_t *event_loop_mutex(struct event_loop *loop)
     return &lock;
 }
 
-
-void event_loop_post(struct event_loop *loop, void (*fn)(void *opaque), void *opaque) { (void)loop; fn(opaque); }
+void event_loop_post(struct event_loop *loop, void (*fn)(void *opaque), void *opaque)
+{
+    (void)loop;
+    fn(opaque);
+}
 
 int event_loop_on_signal(struct event_loop *loop, int signum, void (*fn)(void *opaque, int signum), void *opaque,
                          struct error *err)
@@ -150,8 +207,8 @@ int event_loop_on_signal(struct event_loop *loop, int signum, void (*fn)(void *o
 
 /* ---- Watches ---- */
 
-struct fd_watch *fd_watch_add(struct event_loop *loop, int fd, unsigned events, void (*fn)(void *opaque, unsigned ready),
-                              void *opaque, struct error *err)
+struct fd_watch *fd_watch_add(struct event_loop *loop, int fd, unsigned events,
+                              void (*fn)(void *opaque, unsigned ready), void *opaque, struct error *err)
 {
     struct fd_watch *watch = calloc(1, sizeof(*watch));
 
@@ -161,7 +218,10 @@ struct fd_watch *fd_watch_add(struct event_loop *loop, int fd, unsigned events, 
     return watch;
 }
 
-void fd_watch_change(struct fd_watch *watch, unsigned events) { watch->events = events; }
+void fd_watch_change(struct fd_watch *watch, unsigned events)
+{
+    watch->events = events;
+}
 
 void fd_watch_remove(struct fd_watch *watch)
 {
@@ -185,7 +245,8 @@ unsigned fake_loop_poll(int timeout_ms)
         if (!watch->events)
             continue;
         fds[count] = (struct pollfd){ .fd = watch->fd };
-        fds[count].events = (short)((watch->events & FD_READABLE ? POLLIN : 0) | (watch->events & FD_WRITABLE ? POLLOUT : 0));
+        fds[count].events =
+            (short)((watch->events & FD_READABLE ? POLLIN : 0) | (watch->events & FD_WRITABLE ? POLLOUT : 0));
         watches[count++] = watch;
     }
     if (!count || poll(fds, count, timeout_ms) <= 0)

@@ -13,8 +13,14 @@ static void set_line(void *opaque, unsigned n, bool level)
     line->level = level;
 }
 
-static void request_reset(void *opaque) { ((struct rig *)opaque)->resets++; }
-static void request_shutdown(void *opaque) { ((struct rig *)opaque)->shutdowns++; }
+static void request_reset(void *opaque)
+{
+    ((struct rig *)opaque)->resets++;
+}
+static void request_shutdown(void *opaque)
+{
+    ((struct rig *)opaque)->shutdowns++;
+}
 
 static void request_exit(void *opaque, int status)
 {
@@ -33,13 +39,28 @@ static void set_a20(void *opaque, bool enabled)
 }
 
 static const struct machine_ops rig_machine = {
-    .request_reset = request_reset, .request_shutdown = request_shutdown, .request_exit = request_exit, .set_a20 = set_a20,
+    .request_reset = request_reset,
+    .request_shutdown = request_shutdown,
+    .request_exit = request_exit,
+    .set_a20 = set_a20,
 };
 
-static void cpu_set_intr(void *cpu, bool level) { ((struct rig_cpu *)cpu)->intr = level; }
-static void cpu_nmi(void *cpu) { ((struct rig_cpu *)cpu)->nmis++; }
-static void cpu_init(void *cpu) { ((struct rig_cpu *)cpu)->inits++; }
-static void cpu_smi(void *cpu) { ((struct rig_cpu *)cpu)->smis++; }
+static void cpu_set_intr(void *cpu, bool level)
+{
+    ((struct rig_cpu *)cpu)->intr = level;
+}
+static void cpu_nmi(void *cpu)
+{
+    ((struct rig_cpu *)cpu)->nmis++;
+}
+static void cpu_init(void *cpu)
+{
+    ((struct rig_cpu *)cpu)->inits++;
+}
+static void cpu_smi(void *cpu)
+{
+    ((struct rig_cpu *)cpu)->smis++;
+}
 
 static void cpu_sipi(void *cpu, uint8_t vector)
 {
@@ -50,7 +71,11 @@ static void cpu_sipi(void *cpu, uint8_t vector)
 }
 
 const struct board_cpu_ops rig_cpu_ops = {
-    .set_intr = cpu_set_intr, .nmi = cpu_nmi, .init = cpu_init, .sipi = cpu_sipi, .smi = cpu_smi,
+    .set_intr = cpu_set_intr,
+    .nmi = cpu_nmi,
+    .init = cpu_init,
+    .sipi = cpu_sipi,
+    .smi = cpu_smi,
 };
 
 struct irq_line rig_isa_line(struct rig *rig, unsigned n)
@@ -101,8 +126,8 @@ void rig_round_trip(struct device *device, void (*spoil)(struct device *device))
     cr_assert_eq(state_save(&second, table, device, &err), 0, "%s: %s", table->name, err.text);
     cr_assert_eq(first.size, second.size, "%s", table->name);
     for (size_t i = 0; i < first.size; i++)
-        cr_assert_eq(first.data[i], second.data[i], "%s: byte %zu is 0x%x, after save, reset, load, save 0x%x", table->name, i,
-                     first.data[i], second.data[i]);
+        cr_assert_eq(first.data[i], second.data[i], "%s: byte %zu is 0x%x, after save, reset, load, save 0x%x",
+                     table->name, i, first.data[i], second.data[i]);
     state_buffer_free(&first);
     state_buffer_free(&second);
 }

@@ -36,12 +36,30 @@ void rig_init(struct rig *rig);
 void rig_destroy(struct rig *rig);
 struct irq_line rig_isa_line(struct rig *rig, unsigned n);
 
-static inline uint32_t in8(struct rig *rig, uint16_t port) { return port_space_read(rig->env.ports, port, 1); }
-static inline uint32_t in16(struct rig *rig, uint16_t port) { return port_space_read(rig->env.ports, port, 2); }
-static inline uint32_t in32(struct rig *rig, uint16_t port) { return port_space_read(rig->env.ports, port, 4); }
-static inline void out8(struct rig *rig, uint16_t port, uint32_t value) { port_space_write(rig->env.ports, port, 1, value); }
-static inline void out16(struct rig *rig, uint16_t port, uint32_t value) { port_space_write(rig->env.ports, port, 2, value); }
-static inline void out32(struct rig *rig, uint16_t port, uint32_t value) { port_space_write(rig->env.ports, port, 4, value); }
+static inline uint32_t in8(struct rig *rig, uint16_t port)
+{
+    return port_space_read(rig->env.ports, port, 1);
+}
+static inline uint32_t in16(struct rig *rig, uint16_t port)
+{
+    return port_space_read(rig->env.ports, port, 2);
+}
+static inline uint32_t in32(struct rig *rig, uint16_t port)
+{
+    return port_space_read(rig->env.ports, port, 4);
+}
+static inline void out8(struct rig *rig, uint16_t port, uint32_t value)
+{
+    port_space_write(rig->env.ports, port, 1, value);
+}
+static inline void out16(struct rig *rig, uint16_t port, uint32_t value)
+{
+    port_space_write(rig->env.ports, port, 2, value);
+}
+static inline void out32(struct rig *rig, uint16_t port, uint32_t value)
+{
+    port_space_write(rig->env.ports, port, 4, value);
+}
 
 /* Saves `device`, spoils it with `spoil`, loads it, saves it again: both images must be the same bytes. */
 void rig_round_trip(struct device *device, void (*spoil)(struct device *device));

@@ -17,9 +17,19 @@ static int to_stdin = -1, from_stdout = -1;
 static unsigned quits, raws, cooked;
 static bool raw_signals;
 
-static void enter_raw(bool signals) { raws++, raw_signals = signals; }
-static void leave_raw(void) { cooked++; }
-static void quit(void *opaque) { (void)opaque; quits++; }
+static void enter_raw(bool signals)
+{
+    raws++, raw_signals = signals;
+}
+static void leave_raw(void)
+{
+    cooked++;
+}
+static void quit(void *opaque)
+{
+    (void)opaque;
+    quits++;
+}
 static const struct chardev_terminal terminal = { .enter_raw = enter_raw, .leave_raw = leave_raw, .quit = quit };
 
 /* Standard input and output become pipes whose other ends we hold. */
@@ -354,9 +364,16 @@ Test(chardev, input_from_a_file)
 
 Test(chardev, mistakes)
 {
-    static const struct { const char *spec, *says; } table[] = {
-        { "stido", "stdio" }, { "file:", "path" }, { "file:/no/such/folder/x", "No such file" }, { "pty", "not supported" },
-        { "tcp:localhost:1", "not supported" }, { "", "unknown" }, { "file:/tmp", "directory" },
+    static const struct {
+        const char *spec, *says;
+    } table[] = {
+        { "stido", "stdio" },
+        { "file:", "path" },
+        { "file:/no/such/folder/x", "No such file" },
+        { "pty", "not supported" },
+        { "tcp:localhost:1", "not supported" },
+        { "", "unknown" },
+        { "file:/tmp", "directory" },
     };
 
     rig_init(&rig);

@@ -1,5 +1,6 @@
-/* A guest that writes anything anywhere, and reads it back, with time passing: nothing may crash, hang or trip a sanitizer,
- * and the interrupt controllers' outputs must still agree with their registers. EIDOLON_SEED and EIDOLON_FUZZ_OPS override. */
+/* A guest that writes anything anywhere, and reads it back, with time passing: nothing may crash, hang or trip a
+ * sanitizer, and the interrupt controllers' outputs must still agree with their registers. EIDOLON_SEED and
+ * EIDOLON_FUZZ_OPS override. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
@@ -67,9 +68,11 @@ static void teardown(void)
 
 static uint16_t random_port(uint64_t r)
 {
-    static const struct { uint16_t first, count; } ranges[] = {
-        { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 }, { 0x60, 5 }, { 0x70, 2 }, { 0x80, 1 }, { 0x92, 1 }, { 0xb2, 2 },
-        { 0xcf9, 1 }, { 0xe9, 1 }, { 0x3f8, 8 }, { 0x600, 0x80 }, { 0x3f6, 12 },
+    static const struct {
+        uint16_t first, count;
+    } ranges[] = {
+        { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 }, { 0x60, 5 },  { 0x70, 2 },     { 0x80, 1 },
+        { 0x92, 1 }, { 0xb2, 2 }, { 0xcf9, 1 }, { 0xe9, 1 }, { 0x3f8, 8 }, { 0x600, 0x80 }, { 0x3f6, 12 },
     };
     unsigned i = r % ARRAY_SIZE(ranges);
 
@@ -80,11 +83,16 @@ static uint16_t random_port(uint64_t r)
 static uint64_t random_value(uint64_t r)
 {
     switch (r >> 60) {
-    case 0: return 0;
-    case 1: return ~0ull;
-    case 2: return 1ull << (r & 63);
-    case 3: return r & 0xff;
-    default: return r;
+    case 0:
+        return 0;
+    case 1:
+        return ~0ull;
+    case 2:
+        return 1ull << (r & 63);
+    case 3:
+        return r & 0xff;
+    default:
+        return r;
     }
 }
 
@@ -127,19 +135,45 @@ static void apic_op(uint64_t *seed)
     if (r >> 28 & 7)
         offset &= ~15u;
     switch (r >> 32 & 15) {
-    case 0: lapic_msr_write(lapic, 0x1b, value); break;
-    case 1: lapic_msr_write(lapic, 0x1b, 0xfee00800 | (r >> 50 & 1) << 10); break;
-    case 2: lapic_msr_write(lapic, 0x6e0, fake_time() * 2 + (value & 0xfffff)); break;
-    case 3: lapic_msr_write(lapic, msr, value); break;
-    case 4: lapic_msr_read(lapic, msr, &value); break;
-    case 5: lapic_set_tpr(lapic, (uint8_t)value); break;
-    case 6: lapic_mmio_write(lapic, 0xf0, 4, 0x1ff); break;
-    case 7: lapic_acknowledge(lapic); break;
-    case 8: lapic_mmio_write(lapic, 0xb0, 4, 0); break;
-    case 9: lapic_mmio_read(lapic, offset, size); break;
-    case 10: apic_bus_msi(&rig.bus, 0xfee00000 | (value >> 32 & 0xffffc), (uint32_t)value); break;
-    case 11: lapic_mmio_write(lapic, 0x380, 4, value & 0xffff); break;
-    default: lapic_mmio_write(lapic, offset, size, (uint32_t)value); break;
+    case 0:
+        lapic_msr_write(lapic, 0x1b, value);
+        break;
+    case 1:
+        lapic_msr_write(lapic, 0x1b, 0xfee00800 | (r >> 50 & 1) << 10);
+        break;
+    case 2:
+        lapic_msr_write(lapic, 0x6e0, fake_time() * 2 + (value & 0xfffff));
+        break;
+    case 3:
+        lapic_msr_write(lapic, msr, value);
+        break;
+    case 4:
+        lapic_msr_read(lapic, msr, &value);
+        break;
+    case 5:
+        lapic_set_tpr(lapic, (uint8_t)value);
+        break;
+    case 6:
+        lapic_mmio_write(lapic, 0xf0, 4, 0x1ff);
+        break;
+    case 7:
+        lapic_acknowledge(lapic);
+        break;
+    case 8:
+        lapic_mmio_write(lapic, 0xb0, 4, 0);
+        break;
+    case 9:
+        lapic_mmio_read(lapic, offset, size);
+        break;
+    case 10:
+        apic_bus_msi(&rig.bus, 0xfee00000 | (value >> 32 & 0xffffc), (uint32_t)value);
+        break;
+    case 11:
+        lapic_mmio_write(lapic, 0x380, 4, value & 0xffff);
+        break;
+    default:
+        lapic_mmio_write(lapic, offset, size, (uint32_t)value);
+        break;
     }
 }
 
@@ -150,7 +184,8 @@ static void check(uint64_t first_seed, unsigned op)
 
         cr_assert_eq(intr, lapics[n]->output, "seed 0x%llx, op %u: CPU %u", (unsigned long long)first_seed, op, n);
         int vector = lapic_acknowledge(lapics[n]);
-        cr_assert_eq(intr, vector >= 0, "seed 0x%llx, op %u: CPU %u has vector %d", (unsigned long long)first_seed, op, n, vector);
+        cr_assert_eq(intr, vector >= 0, "seed 0x%llx, op %u: CPU %u has vector %d", (unsigned long long)first_seed, op,
+                     n, vector);
     }
 }
 
@@ -164,9 +199,19 @@ Test(fuzz, registers, .init = build, .fini = teardown, .timeout = 300)
         uint64_t r = rig_random(&seed);
 
         switch (r & 7) {
-        case 0: case 1: case 2: port_op(&seed); break;
-        case 3: case 4: mmio_op(&seed); break;
-        case 5: case 6: apic_op(&seed); break;
+        case 0:
+        case 1:
+        case 2:
+            port_op(&seed);
+            break;
+        case 3:
+        case 4:
+            mmio_op(&seed);
+            break;
+        case 5:
+        case 6:
+            apic_op(&seed);
+            break;
         default:
             if (r >> 60 == 0)
                 fake_time_skip(r >> 30 & 0xffffff);

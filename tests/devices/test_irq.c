@@ -50,7 +50,10 @@ static void redirect(unsigned pin, uint32_t low, uint8_t destination)
     io_write(0x10 + 2 * pin, low);
 }
 
-static void eoi(unsigned n) { lapic_mmio_write(apic[n], 0xb0, 4, 0); }
+static void eoi(unsigned n)
+{
+    lapic_mmio_write(apic[n], 0xb0, 4, 0);
+}
 
 TestSuite(ioapic, .init = setup, .fini = teardown);
 TestSuite(pic, .init = setup, .fini = teardown);
@@ -194,7 +197,10 @@ static void init_pics(uint8_t icw4)
     out8(&rig, 0x21, 0), out8(&rig, 0xa1, 0);
 }
 
-static bool intr(void) { return rig.bus.extint; }
+static bool intr(void)
+{
+    return rig.bus.extint;
+}
 
 static void pulse(unsigned irq)
 {

@@ -38,8 +38,14 @@ static int get(void)
     return status & 1 ? (int)(in8(&rig, 0x60) | (status & 0x20 ? 0x100 : 0)) : -1;
 }
 
-static void controller(uint8_t command) { out8(&rig, 0x64, command); }
-static void data(uint8_t value) { out8(&rig, 0x60, value); }
+static void controller(uint8_t command)
+{
+    out8(&rig, 0x64, command);
+}
+static void data(uint8_t value)
+{
+    out8(&rig, 0x60, value);
+}
 
 static void mouse(uint8_t value)
 {

@@ -6,8 +6,25 @@
 #include "devices/irq/pic.h"
 #include "rig.h"
 
-enum { TPR = 0x80, PPR = 0xa0, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0, ISR = 0x100, IRR = 0x200, ESR = 0x280, ICR = 0x300,
-       ICR2 = 0x310, LVTT = 0x320, LINT0 = 0x350, LVTE = 0x370, TMICT = 0x380, TMCCT = 0x390, TDCR = 0x3e0 };
+enum {
+    TPR = 0x80,
+    PPR = 0xa0,
+    EOI = 0xb0,
+    LDR = 0xd0,
+    DFR = 0xe0,
+    SVR = 0xf0,
+    ISR = 0x100,
+    IRR = 0x200,
+    ESR = 0x280,
+    ICR = 0x300,
+    ICR2 = 0x310,
+    LVTT = 0x320,
+    LINT0 = 0x350,
+    LVTE = 0x370,
+    TMICT = 0x380,
+    TMCCT = 0x390,
+    TDCR = 0x3e0
+};
 
 static struct rig rig;
 static struct lapic *apic[RIG_CPUS];
@@ -28,10 +45,19 @@ static void teardown(void)
     rig_destroy(&rig);
 }
 
-static void wr(unsigned n, unsigned reg, uint32_t value) { lapic_mmio_write(apic[n], reg, 4, value); }
-static uint32_t rd(unsigned n, unsigned reg) { return lapic_mmio_read(apic[n], reg, 4); }
+static void wr(unsigned n, unsigned reg, uint32_t value)
+{
+    lapic_mmio_write(apic[n], reg, 4, value);
+}
+static uint32_t rd(unsigned n, unsigned reg)
+{
+    return lapic_mmio_read(apic[n], reg, 4);
+}
 
-static void self_ipi(unsigned n, uint8_t vector) { wr(n, ICR, 1 << 18 | vector); }
+static void self_ipi(unsigned n, uint8_t vector)
+{
+    wr(n, ICR, 1 << 18 | vector);
+}
 
 static void enable_x2apic(unsigned n)
 {
@@ -302,7 +328,10 @@ Test(lapic, one_shot)
 
 Test(lapic, divider)
 {
-    static const struct { uint32_t code; unsigned divide; } table[] = {
+    static const struct {
+        uint32_t code;
+        unsigned divide;
+    } table[] = {
         { 0, 2 }, { 1, 4 }, { 2, 8 }, { 3, 16 }, { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 },
     };
 

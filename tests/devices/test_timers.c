@@ -8,7 +8,7 @@
 #include "devices/timer/rtc.h"
 #include "rig.h"
 
-#define TICK_NS(n) (((uint64_t)(n) * 1000000000 + PIT_HZ - 1) / PIT_HZ)
+#define TICK_NS(n) (((uint64_t)(n)*1000000000 + PIT_HZ - 1) / PIT_HZ)
 
 static struct rig rig;
 static struct pit *pit;
@@ -192,7 +192,7 @@ Test(pit, latches_and_access_modes)
     out8(&rig, 0x43, 0x24); /* high byte only */
     out8(&rig, 0x40, 0x80);
     cr_assert_eq(in8(&rig, 0x40), 0x80);
-    out8(&rig, 0x43, 0x31); /* BCD */
+    out8(&rig, 0x43, 0x31);                         /* BCD */
     out8(&rig, 0x40, 0x00), out8(&rig, 0x40, 0x10); /* 1000 */
     fake_time_advance(TICK_NS(1));
     cr_assert_eq(read_latched(0), 0x0999);
@@ -226,8 +226,14 @@ Test(pit, state)
 
 /* ---- HPET ---- */
 
-static uint64_t hrd(unsigned reg, unsigned size) { return physmem_mmio_read(rig.env.mem, HPET_BASE + reg, size); }
-static void hwr(unsigned reg, unsigned size, uint64_t value) { physmem_mmio_write(rig.env.mem, HPET_BASE + reg, size, value); }
+static uint64_t hrd(unsigned reg, unsigned size)
+{
+    return physmem_mmio_read(rig.env.mem, HPET_BASE + reg, size);
+}
+static void hwr(unsigned reg, unsigned size, uint64_t value)
+{
+    physmem_mmio_write(rig.env.mem, HPET_BASE + reg, size, value);
+}
 
 Test(hpet, capabilities_and_counter)
 {
@@ -404,7 +410,8 @@ Test(rtc, time_of_day)
 
 Test(rtc, setting_the_time)
 {
-    static const uint8_t values[][2] = { { 0, 0x59 }, { 2, 0x59 }, { 4, 0x23 }, { 7, 0x31 }, { 8, 0x12 }, { 9, 0x99 }, { 0x32, 0x19 } };
+    static const uint8_t values[][2] = { { 0, 0x59 }, { 2, 0x59 }, { 4, 0x23 },   { 7, 0x31 },
+                                         { 8, 0x12 }, { 9, 0x99 }, { 0x32, 0x19 } };
 
     set_cmos(11, 0x82);
     for (unsigned i = 0; i < ARRAY_SIZE(values); i++)

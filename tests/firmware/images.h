@@ -10,8 +10,8 @@ struct image {
 };
 
 #define TEST_KERNEL_ADDRESS 0x1000000ull
-#define TEST_KERNEL_BYTES 0x3000u   /* of pattern: byte i is (i * 7) & 0xff */
-#define TEST_KERNEL_BSS 0x2000u
+#define TEST_KERNEL_BYTES   0x3000u /* of pattern: byte i is (i * 7) & 0xff */
+#define TEST_KERNEL_BSS     0x2000u
 
 enum packing { PACK_NONE, PACK_GZIP, PACK_XZ, PACK_ZSTD, PACK_LZ4, PACK_UNKNOWN, PACK_COUNT };
 

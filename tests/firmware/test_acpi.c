@@ -1,4 +1,5 @@
-/* The ACPI and SMBIOS tables as they lie in guest memory: checksums, and iasl takes every one of them apart without complaint. */
+/* The ACPI and SMBIOS tables as they lie in guest memory: checksums, and iasl takes every one of them apart without
+ * complaint. */
 #include "devices/board/machine.h"
 #include "tests/firmware/guest.h"
 

@@ -24,7 +24,8 @@ TestSuite(boot, .init = setup, .fini = teardown);
 
 static struct boot_config config_for(const char *kernel)
 {
-    return (struct boot_config){ .kernel = kernel, .low_ram = guest.low_ram, .high_ram = guest.high_ram, .cpu_count = 1 };
+    return (
+        struct boot_config){ .kernel = kernel, .low_ram = guest.low_ram, .high_ram = guest.high_ram, .cpu_count = 1 };
 }
 
 static void boot(const struct image *image, struct boot_config *config, struct boot_cpu_state *state)
@@ -237,7 +238,8 @@ Test(boot, messages)
     memset(line, 'x', sizeof(line));
     line[299] = 0;
     config.append = line;
-    fails(image.data, image.size, &config, "-append: the command line is 299 bytes long, this kernel takes at most 255");
+    fails(image.data, image.size, &config,
+          "-append: the command line is 299 bytes long, this kernel takes at most 255");
     config.append = NULL;
     config.initrd = "/nonexistent/initrd";
     fails(image.data, image.size, &config, "-initrd /nonexistent/initrd: No such file");
@@ -267,8 +269,8 @@ static size_t put_cpio(uint8_t *out, const char *name, const char *data)
     char header[111];
     size_t name_size = strlen(name) + 1, size = strlen(data), start = ALIGN_UP(110 + name_size, 4);
 
-    snprintf(header, sizeof(header), "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 1, 0x81a4, 0, 0, 1, 0,
-             (unsigned)size, 0, 0, 0, 0, (unsigned)name_size, 0);
+    snprintf(header, sizeof(header), "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 1, 0x81a4, 0, 0, 1,
+             0, (unsigned)size, 0, 0, 0, 0, (unsigned)name_size, 0);
     memcpy(out, header, 110);
     memcpy(out + 110, name, name_size);
     memcpy(out + start, data, size);

@@ -1,5 +1,5 @@
-/* Damaged images: truncated anywhere, bits flipped, fields replaced by extreme values. Loading and placing may succeed or
- * fail with a message, but never crash (run under asan and ubsan) and never take long. */
+/* Damaged images: truncated anywhere, bits flipped, fields replaced by extreme values. Loading and placing may succeed
+ * or fail with a message, but never crash (run under asan and ubsan) and never take long. */
 #include "tests/firmware/guest.h"
 #include "tests/firmware/images.h"
 

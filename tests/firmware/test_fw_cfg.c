@@ -91,7 +91,8 @@ Test(fw_cfg, files)
     select_key(be16toh(directory.file[1].select));
     read_bytes(text, 3);
     cr_assert_eq(memcmp(text, "two", 3), 0);
-    cr_assert_neq(fw_cfg_add_file(fw_cfg, "a name of more than fifty-five characters, which is too long", "", 0, NULL), 0);
+    cr_assert_neq(fw_cfg_add_file(fw_cfg, "a name of more than fifty-five characters, which is too long", "", 0, NULL),
+                  0);
 }
 
 Test(fw_cfg, dma)
@@ -124,4 +125,121 @@ Test(fw_cfg, bad_requests)
             port_space_write(env.ports, port, size, 0x5a5a5a5a);
         }
     }
+}
+
+/* ---- ACPI tables for a firmware ---- */
+
+struct blob {
+    char name[56];
+    uint64_t address;
+    uint8_t data[16384];
+    size_t size;
+};
+
+static size_t read_file(const char *name, void *out, size_t capacity)
+{
+    uint32_t count;
+
+    select_key(FW_CFG_FILE_DIR);
+    read_bytes(&count, 4);
+    for (uint32_t i = 0; i < be32toh(count); i++) {
+        struct {
+            uint32_t size;
+            uint16_t select, reserved;
+            char name[56];
+        } file;
+
+        select_key(FW_CFG_FILE_DIR);
+        for (uint32_t skip = 0; skip < 4 + i * sizeof(file); skip++)
+            port_space_read(env.ports, 0x511, 1);
+        read_bytes(&file, sizeof(file));
+        if (strcmp(file.name, name))
+            continue;
+        cr_assert_leq(be32toh(file.size), capacity);
+        select_key(be16toh(file.select));
+        read_bytes(out, be32toh(file.size));
+        return be32toh(file.size);
+    }
+    cr_assert_fail("no file %s", name);
+    return 0;
+}
+
+static struct blob *find_blob(struct blob *blobs, const char *name)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (!strcmp(blobs[i].name, name))
+            return &blobs[i];
+    }
+    cr_assert_fail("%s was not allocated", name);
+    return NULL;
+}
+
+static uint8_t sum_of(const uint8_t *data, size_t size)
+{
+    uint8_t sum = 0;
+
+    while (size--)
+        sum += *data++;
+    return sum;
+}
+
+/* Does what SeaBIOS does with etc/table-loader, and finds the tables from the RSDP on. */
+Test(fw_cfg, table_loader)
+{
+    struct firmware_tables_config config = { .low_ram = 4 * MIB, .cpu_count = 3 };
+    static struct blob blobs[2];
+    static uint8_t script[128 * 130];
+    struct error err = { 0 };
+    unsigned allocated = 0, tables = 0;
+    uint64_t xsdt;
+    size_t size;
+
+    cr_assert_eq(firmware_tables_add_fw_cfg(fw_cfg, &config, &err), 0, "%s", err.text);
+    size = read_file("etc/table-loader", script, sizeof(script));
+    for (uint8_t *command = script; command < script + size; command += 128) {
+        const char *name = (char *)command + 4;
+        uint32_t kind, numbers[3];
+        uint64_t value = 0;
+
+        memcpy(&kind, command, 4);
+        memcpy(numbers, command + (kind == 2 ? 116 : 60), 12);
+        if (kind == 1) {
+            struct blob *blob = &blobs[allocated];
+
+            strcpy(blob->name, name);
+            blob->address = allocated++ ? 0x3f0000 : 0xf5000;
+            blob->size = read_file(name, blob->data, sizeof(blob->data));
+        } else if (kind == 2) {
+            struct blob *blob = find_blob(blobs, name), *source = find_blob(blobs, name + 56);
+            unsigned bytes = command[120];
+
+            cr_assert_leq(numbers[0] + bytes, blob->size);
+            memcpy(&value, blob->data + numbers[0], bytes);
+            cr_assert_lt(value, source->size);
+            value += source->address;
+            memcpy(blob->data + numbers[0], &value, bytes);
+        } else {
+            struct blob *blob = find_blob(blobs, name);
+
+            cr_assert_eq(kind, 3);
+            cr_assert_leq(numbers[1] + numbers[2], blob->size);
+            blob->data[numbers[0]] -= sum_of(blob->data + numbers[1], numbers[2]);
+        }
+    }
+    cr_assert_eq(allocated, 2);
+    cr_assert_eq(sum_of(blobs[0].data, 36), 0);
+    memcpy(&xsdt, blobs[0].data + 24, 8);
+    xsdt -= blobs[1].address;
+    cr_assert_eq(memcmp(blobs[1].data + xsdt, "XSDT", 4), 0);
+    for (uint32_t at = 36; at < blobs[1].data[xsdt + 4]; at += 8) {
+        uint64_t table;
+        uint32_t length;
+
+        memcpy(&table, blobs[1].data + xsdt + at, 8);
+        table -= blobs[1].address;
+        memcpy(&length, blobs[1].data + table + 4, 4);
+        cr_assert_eq(sum_of(blobs[1].data + table, length), 0, "%.4s", blobs[1].data + table);
+        tables++;
+    }
+    cr_assert_eq(tables, 5);
 }

@@ -76,13 +76,33 @@ static void compare_bytes(struct report *r, const char *name, unsigned number, c
     }
 }
 
+/* The row's mask; of shifts and rotates it is what holds for any count. None changes a flag for a count of zero, and for
+ * one OF is defined (SDM Vol. 2B RCL, SAL; SHLD). */
+static uint32_t undefined_flags(const struct insn_case *test)
+{
+    const struct insn_row *row = test->decoded;
+    struct insn insn;
+
+    if (!row)
+        return 0;
+    if (row->handler < HANDLER_rol || row->handler > HANDLER_shrd || !row->flags_undefined)
+        return row->flags_undefined;
+    insn_decode(test->bytes, INSN_MAX_LENGTH, CODE64, &insn);
+    uint64_t count = test->state.gpr[REG_RCX];
+    for (unsigned i = 1; i < insn.operand_count; i++)
+        if (insn.operands[i].kind == OPERAND_IMM)
+            count = (uint64_t)insn.imm;
+    count &= insn.operands[0].size == 8 ? 63 : 31;
+    return !count ? 0 : count == 1 ? row->flags_undefined & ~FLAG_OF : row->flags_undefined;
+}
+
 static void compare_registers(struct report *r, const struct insn_case *test, const struct machine_state *native,
                               const struct machine_state *emulated)
 {
     static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
                                          "r12", "r13", "r14", "r15" };
     const struct machine_state *before = &test->state;
-    uint64_t undefined = FLAG_RF | (test->decoded ? test->decoded->flags_undefined : 0);
+    uint64_t undefined = FLAG_RF | undefined_flags(test);
 
     for (unsigned i = 0; i < 16; i++)
         compare_word(r, names[i], before->gpr[i], native->gpr[i], emulated->gpr[i]);

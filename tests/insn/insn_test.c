@@ -19,7 +19,7 @@
 #include "tests/insn/insn_test.h"
 
 #define BATCH 128
-#define DEFAULT_CASES 256
+#define DEFAULT_CASES 500
 #define DEFAULT_SEED 0x1d01
 #define SLICES 4
 #define SHOWN_PER_ROW (unsigned)env_number("EIDOLON_INSN_SHOW", 2)
@@ -125,6 +125,12 @@ static void show_failure(const struct run *run, const struct insn_case *test, co
     for (unsigned i = 0; i < 16; i++)
         fprintf(stderr, "%s%s %llx%s", i % 8 ? " " : "  ", names[i], (unsigned long long)test->state.gpr[i],
                 i % 8 == 7 ? "\n" : "");
+    for (unsigned i = 0; run->verbose && i < 16; i++) {
+        uint64_t words[4];
+        memcpy(words, test->state.ymm[i], sizeof(words));
+        fprintf(stderr, "  ymm%-2u %016llx %016llx %016llx %016llx\n", i, (unsigned long long)words[3],
+                (unsigned long long)words[2], (unsigned long long)words[1], (unsigned long long)words[0]);
+    }
 }
 
 struct row_result {

@@ -1,5 +1,8 @@
 /* Where operands lie: register values such that addresses fall into the data pages, at their edges or, now and then,
- * outside; counts, divisors, string lengths and branch targets that reach the interesting cases. */
+ * outside; counts, divisors, string lengths and branch targets that reach the interesting cases.
+ *
+ * No address is left to chance: the child has other memory than these pages (a sanitizer's shadow is a large part of its
+ * address space), which must not be hit. */
 #include "cpu/decode/insn.h"
 #include "tests/insn/insn_test.h"
 
@@ -85,8 +88,8 @@ static uint64_t pick_address(struct placer *p, unsigned size)
         return DATA_BASE + DATA_SIZE + rng_below(p->rng, 4000);
     if (kind < 98)
         return rng_below(p->rng, 4096);
-    if (kind < 99) /* the edge of the canonical range, and what is not canonical */
-        return 0x7fffffffffffull + 1 - rng_below(p->rng, room + 1) - (rng_chance(p->rng, 50) ? PAGE_SIZE : 0);
+    if (kind < 99) /* the edge of the canonical range (Linux keeps its last page free), and what is not canonical */
+        return 0x7fffffffffffull + 1 - rng_below(p->rng, MIN(room, 1024u) + 1);
     return 0x8000000000000000ull >> rng_below(p->rng, 16) | (DATA_BASE + 0x800);
 }
 
@@ -133,7 +136,7 @@ static void place_vsib(struct placer *p)
     for (unsigned i = 0; i < (wide ? 4 : 8); i++) {
         int64_t index = (int64_t)rng_below(p->rng, 200) - 100;
         if (rng_chance(p->rng, 2))
-            index = (int64_t)corner_integer(p->rng);
+            index = wide ? (int64_t)(1ull << 60 | rng_next(p->rng)) : 0x01000000;
         memcpy(state->ymm[p->insn->mem.index & 15] + i * (wide ? 8 : 4), &index, wide ? 8 : 4);
     }
     if (p->insn->mem.base != REG_NONE)
@@ -154,6 +157,8 @@ static void place_memory(struct placer *p, unsigned size)
         place_vsib(p);
         return;
     }
+    if (insn->address_size == 4 && size >= 28 && (want & UINT32_MAX) + size > UINT32_MAX)
+        want = DATA_BASE + 0x1000 - segment_base(p); /* parts of images wrap around at 4 GiB, ours do not */
     if (base == REG_RIP) {
         set_displacement(p, (int64_t)(want - p->next_ip));
     } else if (base == REG_NONE && index == REG_NONE) {
@@ -254,8 +259,8 @@ static void place_relative(struct placer *p)
     unsigned size = row_has(p->insn->row, OT_Jb, OT_Jb) ? 1 : 4;
     int64_t distance = rng_below(p->rng, 100); /* in front: filling */
 
-    if (size == 4 && rng_chance(p->rng, 10))
-        distance = (int64_t)(pick_target(p) - p->next_ip);
+    if (size == 4 && rng_chance(p->rng, 10)) /* pages that do not execute, or are not there */
+        distance = (int64_t)((rng_chance(p->rng, 50) ? DATA_BASE : CODE_BASE + PAGE_SIZE) + rng_below(p->rng, 100) - p->next_ip);
     else if (rng_chance(p->rng, 50))
         distance = -(int64_t)test->length - 1 - (int64_t)rng_below(p->rng, size == 1 ? 100 : 400);
     for (unsigned i = 0; i < size; i++)
@@ -312,9 +317,18 @@ static void place_division(struct placer *p)
 static void place_bit_offset(struct placer *p)
 {
     const struct operand *o = &p->insn->operands[1];
-    if (p->insn->operands[0].kind != OPERAND_MEM || o->kind != OPERAND_GPR || !gpr_free(p, o->reg) || rng_chance(p->rng, 10))
+    if (p->insn->operands[0].kind != OPERAND_MEM || o->kind != OPERAND_GPR)
         return;
+    if (!gpr_free(p, o->reg)) { /* also part of the address */
+        if (p->insn->address_size == 4)
+            p->test->state.gpr[o->reg] = (uint32_t)p->test->state.gpr[o->reg];
+        return;
+    }
     set_gpr(p, o->reg, (uint64_t)((int64_t)rng_below(p->rng, 4096) - 2048));
+    if (rng_chance(p->rng, 10) && o->size != 8) /* the upper part does not count */
+        p->test->state.gpr[o->reg] = (uint16_t)p->test->state.gpr[o->reg] | rng_next(p->rng) << (o->size * 8);
+    else if (rng_chance(p->rng, 5))
+        set_gpr(p, o->reg, 1ull << 62); /* not canonical */
 }
 
 /* Half of the comparisons succeed. */
@@ -351,6 +365,26 @@ static void place_count(struct placer *p)
         p->test->bytes[p->test->length - 1] = (uint8_t)count;
         insn_decode(p->test->bytes, INSN_MAX_LENGTH, CODE64, p->insn);
     }
+}
+
+/* A frame that fits into the data pages. */
+static void place_frame(struct placer *p)
+{
+    uint8_t *bytes = p->test->bytes + p->test->length - 3; /* size, then nesting level */
+    if (rng_chance(p->rng, 10))
+        return;
+    bytes[0] = (uint8_t)rng_next(p->rng);
+    bytes[1] = (uint8_t)rng_below(p->rng, 3);
+    insn_decode(p->test->bytes, INSN_MAX_LENGTH, CODE64, p->insn);
+}
+
+/* MOVDIR64B: the other address is in a register, and wants alignment. */
+static void place_destination(struct placer *p)
+{
+    const struct operand *o = &p->insn->operands[0];
+    uint64_t address = rng_chance(p->rng, 90) ? DATA_BASE + 64 * rng_below(p->rng, 0x80) : pick_address(p, 64);
+    if (o->kind == OPERAND_GPR && gpr_free(p, o->reg))
+        set_address_register(p, o->reg, address);
 }
 
 /* What POPF may load: not the trap flag, it would trap in the child's own code. */
@@ -422,6 +456,12 @@ static void place_special(struct placer *p)
     case HANDLER_ret: case HANDLER_ret_imm:
         place_return(p);
         break;
+    case HANDLER_enter:
+        place_frame(p);
+        break;
+    case HANDLER_movdir64b:
+        place_destination(p);
+        break;
     case HANDLER_popf:
         place_flags(p);
         break;
@@ -487,8 +527,7 @@ void generate_state(struct insn_case *test, struct rng *rng, struct insn *insn)
         }
         break;
     }
-    if (insn->row->jit_class == JIT_STACK || test->branches || insn->row->handler == HANDLER_popf ||
-        insn->row->handler == HANDLER_pushf)
+    if (insn->row->handler >= HANDLER_push && insn->row->handler <= HANDLER_ret_far_imm) /* stack and control flow */
         place_stack(&p);
     if (row_has(insn->row, OT_Jb, OT_Jz))
         place_relative(&p);

@@ -1,5 +1,5 @@
-/* PCI functions on a bus of their own: configuration space, BARs, INTx, MSI, MSI-X, DMA. The host bridge and its ports are
- * tested with the board (test_q35.c). */
+/* PCI functions on a bus of their own: configuration space, BARs, INTx, MSI, MSI-X, DMA. The host bridge and its ports
+ * are tested with the board (test_q35.c). */
 #include "devices/pci/pci.h"
 
 #include <criterion/criterion.h>
@@ -73,7 +73,10 @@ static void thing_destroy(struct device *device)
 }
 
 static const struct device_type thing_type = {
-    .name = "thing", .size = sizeof(struct thing), .reset = thing_reset, .destroy = thing_destroy,
+    .name = "thing",
+    .size = sizeof(struct thing),
+    .reset = thing_reset,
+    .destroy = thing_destroy,
 };
 
 static struct thing *thing_create(int devfn)

@@ -1,5 +1,5 @@
-/* The whole board without CPUs: the host bridge's two configuration mechanisms, interrupt routing, memory layout, -device,
- * reset, and guests that write at random to all ports. */
+/* The whole board without CPUs: the host bridge's two configuration mechanisms, interrupt routing, memory layout,
+ * -device, reset, and guests that write at random to all ports. */
 #include "devices/board/machine.h"
 #include "devices/irq/lapic.h"
 #include "devices/pci/pci.h"
@@ -56,10 +56,17 @@ static void cpu_sipi(void *cpu, uint8_t vector)
 }
 
 static const struct machine_ops machine_ops = {
-    .request_reset = on_reset, .request_shutdown = on_shutdown, .request_exit = on_exit_request, .set_a20 = on_a20,
+    .request_reset = on_reset,
+    .request_shutdown = on_shutdown,
+    .request_exit = on_exit_request,
+    .set_a20 = on_a20,
 };
 static const struct board_cpu_ops cpu_ops = {
-    .set_intr = cpu_intr, .nmi = cpu_signal, .init = cpu_signal, .sipi = cpu_sipi, .smi = cpu_signal,
+    .set_intr = cpu_intr,
+    .nmi = cpu_signal,
+    .init = cpu_signal,
+    .sipi = cpu_sipi,
+    .smi = cpu_signal,
 };
 
 static void create(uint64_t ram)
