@@ -12,8 +12,8 @@
 #include "base/host_cpu.h"
 
 #define NS_PER_SECOND 1000000000ull
-#define PROBE_NS 2000000ull    /* enough to see whether CPUID's figure is plausible */
-#define MEASURE_NS 20000000ull /* two readings of about 30 ns uncertainty: a few parts per million */
+#define PROBE_NS      2000000ull  /* enough to see whether CPUID's figure is plausible */
+#define MEASURE_NS    20000000ull /* two readings of about 30 ns uncertainty: a few parts per million */
 
 static uint64_t read_ns(clockid_t id)
 {

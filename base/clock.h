@@ -7,16 +7,16 @@
 #include "base/types.h"
 
 struct clock {
-    uint64_t tsc_khz;    /* measured or read from CPUID at start */
-    uint64_t tsc_base;   /* host TSC at guest TSC 0 */
-    uint64_t ns_base;    /* CLOCK_MONOTONIC at guest time 0 */
+    uint64_t tsc_khz;  /* measured or read from CPUID at start */
+    uint64_t tsc_base; /* host TSC at guest TSC 0 */
+    uint64_t ns_base;  /* CLOCK_MONOTONIC at guest time 0 */
 };
 
 void clock_init(struct clock *clock);
-uint64_t clock_host_ns(void);                       /* CLOCK_MONOTONIC */
-uint64_t clock_now_ns(const struct clock *clock);   /* guest time */
-uint64_t clock_wall_ns(void);                       /* CLOCK_REALTIME, UTC */
-uint64_t clock_tsc(const struct clock *clock);      /* guest TSC, without TSC_ADJUST */
+uint64_t clock_host_ns(void);                     /* CLOCK_MONOTONIC */
+uint64_t clock_now_ns(const struct clock *clock); /* guest time */
+uint64_t clock_wall_ns(void);                     /* CLOCK_REALTIME, UTC */
+uint64_t clock_tsc(const struct clock *clock);    /* guest TSC, without TSC_ADJUST */
 /* Guest time at which clock_tsc() reaches `tsc`; saturates. */
 uint64_t clock_tsc_to_ns(const struct clock *clock, uint64_t tsc);
 

@@ -180,7 +180,9 @@ static void close_handle(uv_handle_t *handle, void *arg)
 {
     (void)arg;
     if (!uv_is_closing(handle))
-        uv_close(handle, handle->type == UV_SIGNAL ? free_signal_watch : handle->type == UV_ASYNC ? NULL : free_closed_watch);
+        uv_close(handle, handle->type == UV_SIGNAL  ? free_signal_watch
+                         : handle->type == UV_ASYNC ? NULL
+                                                    : free_closed_watch);
 }
 
 void event_loop_destroy(struct event_loop *loop)
@@ -353,7 +355,13 @@ struct fd_watch *fd_watch_add(struct event_loop *loop, int fd, unsigned events,
         return NULL;
     }
     *watch = (struct fd_watch){
-        .loop = loop, .next = loop->watches, .link = &loop->watches, .fd = fd, .events = events, .fn = fn, .opaque = opaque,
+        .loop = loop,
+        .next = loop->watches,
+        .link = &loop->watches,
+        .fd = fd,
+        .events = events,
+        .fn = fn,
+        .opaque = opaque,
     };
     if (loop->watches)
         loop->watches->link = &watch->next;

@@ -18,7 +18,7 @@ struct event_loop;
 
 struct event_loop *event_loop_create(struct clock *clock, struct error *err);
 void event_loop_destroy(struct event_loop *loop);
-int event_loop_run(struct event_loop *loop);  /* until event_loop_stop */
+int event_loop_run(struct event_loop *loop);   /* until event_loop_stop */
 void event_loop_stop(struct event_loop *loop); /* any thread, async */
 struct clock *event_loop_clock(struct event_loop *loop);
 
@@ -47,13 +47,12 @@ enum { FD_READABLE = 1, FD_WRITABLE = 2 };
 struct fd_watch;
 /* fn gets the FD_* bits that are ready; level triggered. */
 struct fd_watch *fd_watch_add(struct event_loop *loop, int fd, unsigned events,
-                              void (*fn)(void *opaque, unsigned ready), void *opaque,
-                              struct error *err);
+                              void (*fn)(void *opaque, unsigned ready), void *opaque, struct error *err);
 void fd_watch_change(struct fd_watch *watch, unsigned events); /* 0 pauses */
 void fd_watch_remove(struct fd_watch *watch);
 
 /* Signal callback on the loop's thread (SIGINT, SIGTERM, SIGWINCH ...). */
-int event_loop_on_signal(struct event_loop *loop, int signum, void (*fn)(void *opaque, int signum),
-                         void *opaque, struct error *err);
+int event_loop_on_signal(struct event_loop *loop, int signum, void (*fn)(void *opaque, int signum), void *opaque,
+                         struct error *err);
 
 #endif

@@ -12,8 +12,8 @@
 struct timer_heap {
     struct timer **slots;
     unsigned count, capacity;
-    int fd;                  /* timerfd, CLOCK_MONOTONIC, absolute */
-    uint64_t programmed_ns;  /* guest time that fd is set to; UINT64_MAX: disarmed */
+    int fd;                 /* timerfd, CLOCK_MONOTONIC, absolute */
+    uint64_t programmed_ns; /* guest time that fd is set to; UINT64_MAX: disarmed */
 };
 
 struct post;

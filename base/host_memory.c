@@ -26,7 +26,8 @@ static int memfd_open(const char *name, size_t size, unsigned flags, struct erro
     if (ftruncate(fd, (off_t)size) < 0) {
         int errnum = errno;
         close(fd);
-        return error_set(err, errnum, "cannot size memory file '%s' to %zu MiB: %s", name, size >> 20, strerror(errnum));
+        return error_set(err, errnum, "cannot size memory file '%s' to %zu MiB: %s", name, size >> 20,
+                         strerror(errnum));
     }
     return fd;
 }

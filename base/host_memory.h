@@ -18,8 +18,8 @@ int host_memory_anonymous(struct host_region *region, size_t size, struct error 
 void host_memory_free(struct host_region *region);
 
 struct host_code {
-    uint8_t *write;          /* read-write view */
-    const uint8_t *execute;  /* read-execute view of the same bytes */
+    uint8_t *write;         /* read-write view */
+    const uint8_t *execute; /* read-execute view of the same bytes */
     size_t size;
 };
 int host_code_create(struct host_code *code, size_t size, struct error *err);

@@ -118,9 +118,9 @@ struct port_range {
 };
 
 struct port_space {
-    pthread_mutex_t *lock;                 /* the device lock; may be NULL in tests */
-    struct port_range *ranges;             /* guarded by lock */
-    struct port_range *owner[PORT_COUNT];  /* guarded by lock */
+    pthread_mutex_t *lock;                /* the device lock; may be NULL in tests */
+    struct port_range *ranges;            /* guarded by lock */
+    struct port_range *owner[PORT_COUNT]; /* guarded by lock */
 };
 
 static void port_space_lock(struct port_space *space)
@@ -162,8 +162,8 @@ static void port_range_claim(struct port_space *space, struct port_range *range)
         space->owner[range->first + i] = range;
 }
 
-int port_space_add(struct port_space *space, uint16_t first, unsigned count, const struct io_ops *ops,
-                   void *opaque, const char *name, struct error *err)
+int port_space_add(struct port_space *space, uint16_t first, unsigned count, const struct io_ops *ops, void *opaque,
+                   const char *name, struct error *err)
 {
     if (count == 0 || first + count > PORT_COUNT)
         return error_set(err, EINVAL, "%s: ports 0x%x + %u do not exist", name, first, count);
@@ -252,7 +252,8 @@ void port_space_write(struct port_space *space, uint16_t port, unsigned size, ui
             struct port_range copy = *range; /* the callback may remove its own range */
             io_ops_write(&copy.ops, copy.opaque, port + done - copy.first, run, part);
         } else {
-            log_event(guest_errors, "write of %u bytes, 0x%x, to unassigned port 0x%x\n", run, (unsigned)part, port + done);
+            log_event(guest_errors, "write of %u bytes, 0x%x, to unassigned port 0x%x\n", run, (unsigned)part,
+                      port + done);
         }
         done += run;
     }

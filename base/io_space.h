@@ -27,8 +27,8 @@ struct port_space;
 struct port_space *port_space_create(pthread_mutex_t *lock);
 void port_space_destroy(struct port_space *space);
 /* A later range covers an earlier one where they overlap; -EBUSY is not a thing. */
-int port_space_add(struct port_space *space, uint16_t first, unsigned count, const struct io_ops *ops,
-                   void *opaque, const char *name, struct error *err);
+int port_space_add(struct port_space *space, uint16_t first, unsigned count, const struct io_ops *ops, void *opaque,
+                   const char *name, struct error *err);
 void port_space_remove(struct port_space *space, uint16_t first, unsigned count, void *opaque);
 uint32_t port_space_read(struct port_space *space, uint16_t port, unsigned size);
 void port_space_write(struct port_space *space, uint16_t port, unsigned size, uint32_t value);

@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/options.h"
 
-#define WARN_WINDOW_NS 1000000000ull
+#define WARN_WINDOW_NS        1000000000ull
 #define WARN_LINES_PER_WINDOW 5
 
 uint32_t log_mask;

@@ -27,10 +27,10 @@ int log_set_file(const char *path, struct error *err);
 void log_print_categories(void); /* to stdout, for -d help */
 
 void log_vprint(enum log_category category, const char *format, ...) printf_like(2, 3);
-#define log_event(category, ...)                 \
-    do {                                         \
-        if (log_enabled(LOG_##category))         \
-            log_vprint(LOG_##category, __VA_ARGS__); \
+#define log_event(category, ...)                                                                                       \
+    do {                                                                                                               \
+        if (log_enabled(LOG_##category))                                                                               \
+            log_vprint(LOG_##category, __VA_ARGS__);                                                                   \
     } while (0)
 
 /* At most a few lines a second for each call site; then a count of the lines
@@ -41,10 +41,10 @@ struct log_site {
     uint32_t dropped;
 };
 void log_warn_site(struct log_site *site, const char *format, ...) printf_like(2, 3);
-#define log_warn(...)                            \
-    do {                                         \
-        static struct log_site site_;            \
-        log_warn_site(&site_, __VA_ARGS__);      \
+#define log_warn(...)                                                                                                  \
+    do {                                                                                                               \
+        static struct log_site site_;                                                                                  \
+        log_warn_site(&site_, __VA_ARGS__);                                                                            \
     } while (0)
 
 #endif

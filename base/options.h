@@ -24,7 +24,8 @@ void options_free(struct option_list *list);
 const char *options_get(struct option_list *list, const char *key);
 int options_get_bool(struct option_list *list, const char *key, bool fallback, bool *out, struct error *err);
 int options_get_u64(struct option_list *list, const char *key, uint64_t fallback, uint64_t *out, struct error *err);
-int options_get_size(struct option_list *list, const char *key, uint64_t default_unit, uint64_t fallback, uint64_t *out, struct error *err);
+int options_get_size(struct option_list *list, const char *key, uint64_t default_unit, uint64_t fallback, uint64_t *out,
+                     struct error *err);
 /* Error naming the first unused key, prefixed with `option` ("-device isa-debug-exit"). */
 int options_check_all_used(const struct option_list *list, const char *option, struct error *err);
 

@@ -17,17 +17,24 @@ struct state_field {
 struct state_table {
     const char *name;
     uint32_t version;
-    const struct state_field *fields; /* ends with name == NULL */
+    const struct state_field *fields;                 /* ends with name == NULL */
     int (*post_load)(void *owner, struct error *err); /* may be NULL; re-arms timers ... */
     void (*pre_save)(void *owner);                    /* may be NULL */
 };
 
-#define STATE_FIELD(type, member) \
-    { #member, offsetof(type, member), sizeof(((type *)0)->member), 1 }
-#define STATE_ARRAY(type, member)                                                      \
-    { #member, offsetof(type, member), sizeof(((type *)0)->member[0]),                  \
-      sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]) }
-#define STATE_END { NULL, 0, 0, 0 }
+#define STATE_FIELD(type, member)                                                                                      \
+    {                                                                                                                  \
+#member, offsetof(type, member), sizeof(((type *)0)->member), 1                                                \
+    }
+#define STATE_ARRAY(type, member)                                                                                      \
+    {                                                                                                                  \
+#member, offsetof(type, member), sizeof(((type *)0)->member[0]),                                               \
+            sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0])                                               \
+    }
+#define STATE_END                                                                                                      \
+    {                                                                                                                  \
+        NULL, 0, 0, 0                                                                                                  \
+    }
 
 struct state_buffer {
     uint8_t *data;

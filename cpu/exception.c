@@ -152,7 +152,7 @@ static int deliver_long(struct cpu *cpu, const struct delivery *e)
         if (frame_stack64(cpu, index, e->ext, &frame.sp) < 0)
             return -1;
     }
-    if (!canonical(target.offset))
+    if (!is_canonical(target.offset))
         return raise(cpu, VECTOR_GP, e->ext);
     frame.cpl = target.cpl;
     frame.sp &= ~15ull;

@@ -39,7 +39,7 @@ static int word_address(struct cpu *cpu, const struct frame *frame, unsigned i, 
     uint32_t offset;
 
     if (frame->flat64) {
-        if (!canonical(address) || !canonical(address + frame->width - 1))
+        if (!is_canonical(address) || !is_canonical(address + frame->width - 1))
             return raise(cpu, VECTOR_SS, ss_error);
         *gva = address;
         return 0;
@@ -75,9 +75,11 @@ int frame_write(struct cpu *cpu, const struct frame *frame, uint32_t ss_error, u
         if (word_address(cpu, frame, i, ss_error, &addresses[i]) < 0)
             return -1;
     *sp = frame->sp - bytes;
-    if (bytes <= 64 && addresses[0] - addresses[count - 1] == bytes - frame->width)
-        return write_contiguous(cpu, frame, addresses[count - 1]);
-    /* Wraps around the end of the stack segment, or is a call gate's long parameter list. */
+    if (bytes <= 64 && addresses[0] - addresses[count - 1] == bytes - frame->width &&
+        write_contiguous(cpu, frame, addresses[count - 1]) == 0)
+        return 0;
+    /* Wraps around the end of the stack segment, or is a call gate's long parameter list; or faults, and then CR2 is
+     * of the first word that does, in the order of the pushes. */
     for (unsigned i = 0; i < count; i++)
         if (mem_probe_write_linear(cpu, addresses[i], frame->width, privilege, true) < 0)
             return -1;
@@ -154,7 +156,7 @@ int frame_stack64(struct cpu *cpu, unsigned index, unsigned ext, uint64_t *sp)
         return bad_tss(cpu, ext);
     if (system_read(cpu, cpu->tr.base + offset, sp, 8) < 0)
         return -1;
-    if (!canonical(*sp))
+    if (!is_canonical(*sp))
         return raise(cpu, VECTOR_SS, ext);
     return 0;
 }

@@ -66,7 +66,7 @@ WRITE(low32)
 
 WRITE(canonical)
 {
-    return canonical(value) && msr_write_any(cpu, row, msr, value);
+    return is_canonical(value) && msr_write_any(cpu, row, msr, value);
 }
 
 WRITE(all_or_nothing)
@@ -139,7 +139,7 @@ WRITE(segment_base)
     struct segment_register *seg = &cpu->segs[msr == 0xc0000100 ? SEG_FS : SEG_GS];
 
     (void)row;
-    if (!canonical(value))
+    if (!is_canonical(value))
         return false;
     seg->base = value;
     seg->flat = false;

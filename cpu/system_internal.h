@@ -60,11 +60,6 @@ enum {
     SYS_TRAP_GATE = 15,
 };
 
-static inline bool canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 static inline bool code64(const struct cpu *cpu)
 {
     return cpu->code_size == CODE64;

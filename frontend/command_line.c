@@ -14,9 +14,9 @@
 #include "cpu/cpu.h"
 #include "devices/core/device.h"
 
-#define DEFAULT_RAM (128 * MIB)
-#define MIN_RAM (1 * MIB)
-#define MAX_RAM (1000 * GIB) /* 40 address bits, less the hole below 4 GiB */
+#define DEFAULT_RAM           (128 * MIB)
+#define MIN_RAM               (1 * MIB)
+#define MAX_RAM               (1000 * GIB) /* 40 address bits, less the hole below 4 GiB */
 #define DEBUGCON_DEFAULT_PORT 0xe9
 
 /* What a take_ function returns beside 0 and -errno. */

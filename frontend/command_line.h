@@ -18,19 +18,19 @@ struct settings {
     unsigned cpu_count;
     const char *cpu_model;
     bool machine_none;
-    struct string_list accels;   /* in order of preference; empty: our choice */
+    struct string_list accels; /* in order of preference; empty: our choice */
     const char *name, *kernel, *initrd, *append;
-    struct string_list devices;  /* -device values */
-    struct string_list serials;  /* -serial values in order */
+    struct string_list devices;             /* -device values */
+    struct string_list serials;             /* -serial values in order */
     const char *serial_ports[SERIAL_PORTS]; /* resolved; NULL: no such port */
-    const char *debugcon;        /* or NULL */
+    const char *debugcon;                   /* or NULL */
     uint16_t debugcon_port;
-    int64_t rtc_offset_ns;       /* RTC at start, less the host's UTC clock */
+    int64_t rtc_offset_ns; /* RTC at start, less the host's UTC clock */
     bool nographic, display_none, nodefaults, no_reboot, no_shutdown;
     uint32_t log_mask;
     const char *log_file;
-    struct string_list notes;    /* what was accepted without effect: printed once the machine is up */
-    struct string_list owned;    /* strings made while parsing */
+    struct string_list notes; /* what was accepted without effect: printed once the machine is up */
+    struct string_list owned; /* strings made while parsing */
 };
 
 enum command_line_result {

@@ -119,10 +119,21 @@ static const struct {
     const char *name;
     bool value;
 } machine_flags[] = {
-    { "vmport", false }, { "smm", false },       { "graphics", false },        { "usb", false },
-    { "hpet", true },    { "mem-merge", false }, { "dump-guest-core", false }, { "nvdimm", false },
-    { "hmat", false },   { "acpi", true },       { "pcie", true },             { "sata", false },
-    { "i8042", true },   { "pit", true },        { "pic", true },
+    { "vmport", false },
+    { "smm", false },
+    { "graphics", false },
+    { "usb", false },
+    { "hpet", true },
+    { "mem-merge", false },
+    { "dump-guest-core", false },
+    { "nvdimm", false },
+    { "hmat", false },
+    { "acpi", true },
+    { "pcie", true },
+    { "sata", false },
+    { "i8042", true },
+    { "pit", true },
+    { "pic", true },
 };
 
 static int check_machine_flags(struct option_list *list, struct error *err)
@@ -247,8 +258,7 @@ static const char *owned_path(struct settings *settings, const char *folder, con
     char path[PATH_MAX];
     int length = snprintf(path, sizeof(path), "%s/%s", folder, file);
 
-    if (length < 0 || (size_t)length >= sizeof(path) || access(path, R_OK) ||
-        string_list_add(&settings->owned, path))
+    if (length < 0 || (size_t)length >= sizeof(path) || access(path, R_OK) || string_list_add(&settings->owned, path))
         return NULL;
     return settings->owned.items[settings->owned.count - 1];
 }
@@ -274,5 +284,6 @@ int settings_use_prepared_guest(struct settings *settings, struct error *err)
         }
         readlink("/proc/self/exe", executable, sizeof(executable) - 1); /* dirname() has cut it */
     }
-    return error_set(err, ENOENT, "no guest to boot: './dev guest' prepares one, or give -kernel FILE (-help tells more)");
+    return error_set(err, ENOENT,
+                     "no guest to boot: './dev guest' prepares one, or give -kernel FILE (-help tells more)");
 }

@@ -18,8 +18,8 @@ int thread_create_sheltered(pthread_t *thread, void *(*fn)(void *opaque), void *
 
 /* SIGINT, SIGTERM, SIGHUP, SIGQUIT: the first stops the loop, the next kills without further ado. */
 void termination_install(struct event_loop *loop);
-int termination_signal(void); /* the signal that came, or 0 */
-void termination_remove(void); /* default actions again; the loop may go */
+int termination_signal(void);     /* the signal that came, or 0 */
+void termination_remove(void);    /* default actions again; the loop may go */
 void termination_die(int signum); /* dies of the signal, so that the parent sees what happened */
 
 #endif

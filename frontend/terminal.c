@@ -18,8 +18,8 @@ static struct {
     struct termios saved, raw;
     int flags[3]; /* of descriptors 0 to 2; -1: closed */
     bool is_terminal;
-    bool want_raw;           /* loop thread */
-    atomic_bool raw_active;  /* also read by handlers */
+    bool want_raw;          /* loop thread */
+    atomic_bool raw_active; /* also read by handlers */
 } state;
 
 static void restore_flags(void)

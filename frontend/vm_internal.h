@@ -17,8 +17,8 @@ struct vcpu {
     struct vm *vm;
     struct cpu *cpu;
     pthread_t thread;
-    bool started;    /* thread exists */
-    bool parked;     /* guarded by vm->run_lock: outside cpu_run */
+    bool started; /* thread exists */
+    bool parked;  /* guarded by vm->run_lock: outside cpu_run */
 };
 
 struct vm {
@@ -34,15 +34,15 @@ struct vm {
     const struct engine *engine;
     unsigned cpu_count;
     struct vcpu *vcpus;
-    void **cpu_handles;        /* struct cpu *, by APIC id, for the board */
+    void **cpu_handles; /* struct cpu *, by APIC id, for the board */
 
     _Atomic uint32_t requests; /* enum vm_request; set by any thread, taken by the loop's */
     _Atomic int exit_status;
 
     pthread_mutex_t run_lock;
-    pthread_cond_t run_cond;   /* running, quitting or a vcpu's parked has changed */
-    bool running, quitting;    /* guarded by run_lock */
-    uint64_t resumptions;      /* guarded by run_lock */
+    pthread_cond_t run_cond; /* running, quitting or a vcpu's parked has changed */
+    bool running, quitting;  /* guarded by run_lock */
+    uint64_t resumptions;    /* guarded by run_lock */
     uint64_t start_ns;
 };
 

@@ -28,8 +28,9 @@ void vm_print_stats(const struct vm *vm)
                   seconds > 0 ? (double)cpu->stats.instructions / seconds / 1e6 : 0.0);
         log_event(cpustats, "cpu%u: blocks decoded %" PRIu64 ", run %" PRIu64 ", invalidated %" PRIu64 "\n", i,
                   cpu->stats.blocks_decoded, cpu->stats.blocks_run, cpu->stats.invalidations);
-        log_event(cpustats, "cpu%u: exceptions %" PRIu64 ", interrupts %" PRIu64 ", unimplemented instructions %" PRIu64 "\n",
-                  i, cpu->stats.exceptions, cpu->stats.interrupts, cpu->stats.unimplemented);
+        log_event(cpustats,
+                  "cpu%u: exceptions %" PRIu64 ", interrupts %" PRIu64 ", unimplemented instructions %" PRIu64 "\n", i,
+                  cpu->stats.exceptions, cpu->stats.interrupts, cpu->stats.unimplemented);
         log_event(cpustats,
                   "cpu%u: tlb fills %" PRIu64 " (shadow hits %" PRIu64 ", walks %" PRIu64 ", faults %" PRIu64
                   "), flushes %" PRIu64 ", invlpg %" PRIu64 "\n",

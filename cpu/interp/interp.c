@@ -198,6 +198,16 @@ static enum cpu_exit interp_run(struct cpu *cpu)
     return reason;
 }
 
+enum step interp_step_block(struct cpu *cpu)
+{
+    running_cpu = cpu;
+    enum step step = run_some(cpu->engine_data, false);
+    if (step == STEP_FAULT)
+        step = cpu_deliver_exception(cpu);
+    running_cpu = NULL;
+    return step;
+}
+
 /* ---- Coherence with memory ---- */
 
 static void map_changed(void *opaque)

@@ -88,13 +88,6 @@ FOUR_SIZES(SHIFT, sar, "sar", FLAGS_ARITH)
  * r: register destination, source through op->src. m: memory destination. l: memory, LOCK.
  * s: register destination, memory source. A 32-bit register result clears the upper half. */
 
-#define WRITE_REG(bits, op, value)                                 \
-    do {                                                           \
-        if (bits == 32)                                            \
-            *(uint64_t *)(op)->dst = (uint32_t)(value);            \
-        else                                                       \
-            *(uint##bits##_t *)(op)->dst = (uint##bits##_t)(value); \
-    } while (0)
 /* The shift count is one byte whatever the operand size. */
 #define SOURCE(bits, op) (*(const uint##bits##_t *)(op)->src)
 #define COUNT(bits, op) (*(const uint8_t *)(op)->src)
@@ -248,11 +241,6 @@ static iop_fn *const alu_handlers[HANDLER_sar + 1][FORMS][4] = {
     ROW_SHIFT(rol), ROW_SHIFT(ror), ROW_SHIFT(rcl), ROW_SHIFT(rcr), ROW_SHIFT(shl), ROW_SHIFT(shr), ROW_SHIFT(sar),
 };
 _Static_assert(HANDLER_add < HANDLER_sar && HANDLER_not < HANDLER_sar, "the array covers all of them");
-
-static unsigned size_index(unsigned size)
-{
-    return size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : 3;
-}
 
 iop_fn *interp_select_alu(const struct iop *op)
 {

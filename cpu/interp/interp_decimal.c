@@ -106,7 +106,7 @@ enum step interp_xlat(struct cpu *cpu, const struct iop *op)
 {
     uint64_t mask = op->insn.address_size == 8 ? ~0ull : op->insn.address_size == 4 ? 0xffffffffull : 0xffff;
     uint64_t offset = (cpu->gpr[REG_RBX] + get_al(cpu)) & mask;
-    enum segment seg = op->insn.segment_prefix ? (enum segment)(op->insn.segment_prefix - 1) : SEG_DS;
+    enum segment seg = op->insn.mem.segment; /* DS, or as overridden: by FS and GS only in 64-bit mode */
     gva_t gva;
     uint8_t value;
     if (mem_segment_linear(cpu, seg, offset, 1, false, op->insn.code_size, &gva) || load(cpu, gva, &value, 1, seg == SEG_SS))

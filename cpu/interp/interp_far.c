@@ -34,7 +34,7 @@ static int read_far_pointer(struct cpu *cpu, const struct iop *op, struct far_po
 /* The instruction pointer in its new segment: canonical in 64-bit code, else inside the limit. */
 int far_check_offset(struct cpu *cpu, const struct segment_register *cs, uint64_t offset)
 {
-    bool valid = cpu_long_mode(cpu) && (cs->attributes & SEG_ATTR_L) ? canonical(offset) : offset <= cs->limit;
+    bool valid = cpu_long_mode(cpu) && (cs->attributes & SEG_ATTR_L) ? is_canonical(offset) : offset <= cs->limit;
 
     return valid ? 0 : raise(cpu, VECTOR_GP, 0);
 }
@@ -74,8 +74,10 @@ static int read_call_gate(struct cpu *cpu, uint16_t selector, struct descriptor 
     unsigned dpl = descriptor_dpl(gate), type = descriptor_type(gate);
 
     if (cpu_long_mode(cpu)) {
-        if (descriptor_read(cpu, selector, true, gate) < 0)
-            return -1;
+        int result = descriptor_read(cpu, selector, true, gate);
+
+        if (result) /* its upper half may lie beyond the limit */
+            return result < 0 ? -1 : raise(cpu, VECTOR_GP, selector_error(selector, 0));
         if (gate->high >> 40 & 0x1f)
             return raise(cpu, VECTOR_GP, selector_error(selector, 0));
     }

@@ -55,11 +55,6 @@ static inline int store(struct cpu *cpu, gva_t gva, const void *value, unsigned 
     return 0;
 }
 
-static inline bool is_canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 /* Condition codes (SDM Vol. 1 appendix B), cc = opcode[3:0]. */
 static inline bool condition(uint64_t rflags, unsigned cc)
 {
@@ -80,6 +75,21 @@ static inline bool condition(uint64_t rflags, unsigned cc)
 static inline void set_flags(struct cpu *cpu, uint64_t flags, uint64_t mask)
 {
     cpu->rflags = (cpu->rflags & ~mask) | (flags & mask);
+}
+
+/* A register result of `bits` through the resolved pointer: 32 bits clear the upper half. */
+#define WRITE_REG(bits, op, value)                                  \
+    do {                                                            \
+        if (bits == 32)                                             \
+            *(uint64_t *)(op)->dst = (uint32_t)(value);             \
+        else                                                        \
+            *(uint##bits##_t *)(op)->dst = (uint##bits##_t)(value); \
+    } while (0)
+
+/* 1, 2, 4, 8 bytes -> 0..3: index of a table of forms. */
+static inline unsigned size_index(unsigned size)
+{
+    return size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : 3;
 }
 
 /* Specialised handlers, chosen when a block is built (NULL: use the table's). */

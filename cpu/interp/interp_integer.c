@@ -431,29 +431,20 @@ enum step interp_clflush(struct cpu *cpu, const struct iop *op)
 
 /* ---- Random numbers: the host's generator; CF = 0 means try again ---- */
 
-enum step interp_rdrand(struct cpu *cpu, const struct iop *op)
-{
-    if (!cpu_has(cpu, FEATURE_RDRAND))
-        return step_fault(cpu, VECTOR_UD, 0);
-    uint64_t value;
-    uint8_t ok;
-    __asm__ volatile("rdrand %0; setc %1" : "=r"(value), "=qm"(ok) : : "cc");
-    gpr_write(cpu, &op->insn.operands[0], ok ? value : 0);
-    set_flags(cpu, ok ? FLAG_CF : 0, FLAGS_ARITH);
-    return STEP_NEXT;
-}
-
-enum step interp_rdseed(struct cpu *cpu, const struct iop *op)
-{
-    if (!cpu_has(cpu, FEATURE_RDSEED))
-        return step_fault(cpu, VECTOR_UD, 0);
-    uint64_t value;
-    uint8_t ok;
-    __asm__ volatile("rdseed %0; setc %1" : "=r"(value), "=qm"(ok) : : "cc");
-    gpr_write(cpu, &op->insn.operands[0], ok ? value : 0);
-    set_flags(cpu, ok ? FLAG_CF : 0, FLAGS_ARITH);
-    return STEP_NEXT;
-}
+#define HOST_RANDOM(name, feature)                                       \
+    enum step interp_##name(struct cpu *cpu, const struct iop *op)       \
+    {                                                                    \
+        uint64_t value;                                                  \
+        uint8_t ok;                                                      \
+        if (!cpu_has(cpu, feature)) /* the host may lack it too */       \
+            return step_fault(cpu, VECTOR_UD, 0);                        \
+        __asm__ volatile(#name " %0; setc %1" : "=r"(value), "=qm"(ok) : : "cc"); \
+        gpr_write(cpu, &op->insn.operands[0], ok ? value : 0);           \
+        set_flags(cpu, ok ? FLAG_CF : 0, FLAGS_ARITH);                   \
+        return STEP_NEXT;                                                \
+    }
+HOST_RANDOM(rdrand, FEATURE_RDRAND)
+HOST_RANDOM(rdseed, FEATURE_RDSEED)
 
 enum step interp_rdpid(struct cpu *cpu, const struct iop *op)
 {

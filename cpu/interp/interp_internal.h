@@ -113,6 +113,11 @@ int stack_pop(struct cpu *cpu, uint64_t *rsp, uint64_t *value, unsigned size);
 void stack_commit(struct cpu *cpu, uint64_t rsp);
 uint64_t stack_advance(const struct cpu *cpu, uint64_t rsp, int64_t delta); /* wraps at the stack's address size */
 
+static inline bool is_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
 /* ---- GPR operands ---- */
 static inline uint64_t gpr_read(const struct cpu *cpu, const struct operand *o)
 {
@@ -149,6 +154,8 @@ extern iop_fn *const interp_handlers[HANDLER_COUNT];
  * leaves a fault in cpu->fault (STEP_FAULT, nothing committed), the first delivers it. */
 enum step interp_step(struct cpu *cpu);
 enum step interp_step_no_deliver(struct cpu *cpu);
+/* A cached block, as the run loop does it; faults are delivered, events not looked at. */
+enum step interp_step_block(struct cpu *cpu);
 
 /* ---- Exceptions and interrupts (cpu/exception.c) ----
  * Delivers cpu->fault, with the double-fault rules (SDM Vol. 3A 6.15, table 6-5); cpu_rip is

@@ -5,13 +5,6 @@
 
 /* ---- MOV ---- */
 
-#define WRITE_REG(bits, op, value)                                  \
-    do {                                                            \
-        if (bits == 32)                                             \
-            *(uint64_t *)(op)->dst = (uint32_t)(value);             \
-        else                                                        \
-            *(uint##bits##_t *)(op)->dst = (uint##bits##_t)(value); \
-    } while (0)
 
 #define MOV_FORMS(bits)                                                                    \
     static enum step mov_rr##bits(struct cpu *cpu, const struct iop *op)                   \
@@ -88,11 +81,6 @@ static enum step lea64(struct cpu *cpu, const struct iop *op)
 }
 
 /* ---- Choice ---- */
-
-static unsigned size_index(unsigned size)
-{
-    return size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : 3;
-}
 
 static iop_fn *select_mov(const struct iop *op)
 {

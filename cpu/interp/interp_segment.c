@@ -129,7 +129,7 @@ static enum step load_table(struct cpu *cpu, const struct iop *op, struct table_
         return STEP_FAULT;
     memcpy(&limit, bytes, 2);
     memcpy(&base, bytes + 2, size - 2);
-    if (!canonical(base))
+    if (!is_canonical(base))
         return step_fault(cpu, VECTOR_GP, 0);
     if (!code64(cpu) && op->insn.operand_size == 2)
         base &= 0xffffff;
@@ -214,7 +214,7 @@ enum step interp_lldt(struct cpu *cpu, const struct iop *op)
     }
     if (read_gdt_descriptor(cpu, selector, &d) < 0)
         return STEP_FAULT;
-    if (descriptor_is_segment(&d) || descriptor_type(&d) != SYS_LDT || !canonical(descriptor_base(&d)))
+    if (descriptor_is_segment(&d) || descriptor_type(&d) != SYS_LDT || !is_canonical(descriptor_base(&d)))
         return step_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(&d))
         return step_fault(cpu, VECTOR_NP, selector_error(selector, 0));
@@ -239,7 +239,7 @@ enum step interp_ltr(struct cpu *cpu, const struct iop *op)
         return step_fault(cpu, VECTOR_GP, 0);
     if (read_gdt_descriptor(cpu, selector, &d) < 0)
         return STEP_FAULT;
-    if (descriptor_is_segment(&d) || !canonical(descriptor_base(&d)) ||
+    if (descriptor_is_segment(&d) || !is_canonical(descriptor_base(&d)) ||
         !(descriptor_type(&d) == SYS_TSS || (descriptor_type(&d) == SYS_TSS16 && !cpu_long_mode(cpu))))
         return step_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(&d))

@@ -49,7 +49,7 @@ enum step interp_sysret(struct cpu *cpu, const struct iop *op)
     if (!(cpu->msrs.efer & EFER_SCE) || !cpu_protected(cpu) || (!from64 && !amd))
         return step_fault(cpu, VECTOR_UD, 0);
     /* Intel checks before it leaves; on AMD the fetch at CPL 3 faults. */
-    if (cpu->cpl || (!amd && !canonical(target)))
+    if (cpu->cpl || (!amd && !is_canonical(target)))
         return step_fault(cpu, VECTOR_GP, 0);
     if (cpu_long_mode(cpu))
         cpu->rflags = (cpu->gpr[REG_R11] & 0x3c7fd7) | 2;
@@ -88,7 +88,7 @@ enum step interp_sysexit(struct cpu *cpu, const struct iop *op)
         return step_fault(cpu, VECTOR_UD, 0);
     if (!cpu_protected(cpu) || cpu->cpl || !base)
         return step_fault(cpu, VECTOR_GP, 0);
-    if (to64 && (!canonical(rip) || !canonical(rsp)))
+    if (to64 && (!is_canonical(rip) || !is_canonical(rsp)))
         return step_fault(cpu, VECTOR_GP, 0);
     base = (uint16_t)(base + (to64 ? 32 : 16));
     set_flat_segments(cpu, base, (uint16_t)((base + 8) | 3), 3, to64 ? SEG_ATTR_L : SEG_ATTR_DB);

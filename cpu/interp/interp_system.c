@@ -424,7 +424,7 @@ enum step interp_invlpg(struct cpu *cpu, const struct iop *op)
         return general_protection(cpu);
     if (!code64(cpu))
         gva = (uint32_t)gva;
-    if (canonical(gva)) /* else a no-op (SDM Vol. 2A INVLPG) */
+    if (is_canonical(gva)) /* else a no-op (SDM Vol. 2A INVLPG) */
         mmu_invlpg(&cpu->mmu, gva);
     return STEP_END;
 }
@@ -442,7 +442,7 @@ enum step interp_invpcid(struct cpu *cpu, const struct iop *op)
         return general_protection(cpu);
     if (individual && !(cpu->cr4 & CR4_PCIDE) && descriptor[0])
         return general_protection(cpu);
-    if (type == 0 && !canonical(descriptor[1]))
+    if (type == 0 && !is_canonical(descriptor[1]))
         return general_protection(cpu);
     mmu_invpcid(&cpu->mmu, (unsigned)type, (unsigned)descriptor[0], descriptor[1]);
     return STEP_END;
@@ -479,7 +479,7 @@ static enum step write_base(struct cpu *cpu, const struct iop *op, enum segment 
 
     if (!code64(cpu) || !(cpu->cr4 & CR4_FSGSBASE))
         return undefined(cpu);
-    if (!canonical(base))
+    if (!is_canonical(base))
         return general_protection(cpu);
     cpu->segs[seg].base = base;
     cpu->segs[seg].flat = false;

@@ -131,12 +131,19 @@ static int masked_write(struct cpu *cpu, const struct iop *op, const struct mask
 static enum step mask_move_halves(struct cpu *cpu, const struct iop *op, const struct masked_access *access,
                                   const uint8_t *data)
 {
+    unsigned halves = access->count / 8;
     gva_t gva;
-    for (unsigned half = access->count / 8; half-- > 0;)
-        if (element_linear(cpu, op, access->offset + 8 * half, 8, true, &gva) ||
+    for (unsigned half = halves; half-- > 0;)
+        if (element_linear(cpu, op, (access->offset + 8 * half) & op->ea_mask, 8, true, &gva) ||
             mem_probe_write_linear(cpu, gva, 8, cpu->privilege, op_uses_stack_segment(op)))
             return STEP_FAULT;
-    return masked_write(cpu, op, access, data) ? STEP_FAULT : STEP_NEXT;
+    for (unsigned half = 0; half < halves; half++) {
+        struct masked_access part = { .offset = (access->offset + 8 * half) & op->ea_mask, .count = 8, .size = 1,
+                                      .selected = access->selected >> 8 * half & 0xff };
+        if (masked_write(cpu, op, &part, data + 8 * half))
+            return STEP_FAULT;
+    }
+    return STEP_NEXT;
 }
 
 /* MASKMOVDQU, VMASKMOVDQU, MASKMOVQ: bytes to DS:[rDI] (a segment prefix is honoured). */

@@ -12,8 +12,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define MULTIBOOT_MAGIC 0x2badb002
-#define COM1 0x3f8
-#define DEBUG_EXIT 0xf4
+#define COM1            0x3f8
+#define DEBUG_EXIT      0xf4
 
 struct multiboot_info {
     u32 flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr;
@@ -121,11 +121,13 @@ static void load_tables(void)
         idt[i] = (struct gate){ (u16)exception_stubs[i], 8, 0x8e00, (u16)(exception_stubs[i] >> 16) };
     __asm__ volatile("lgdt %0; ljmp $8, $1f; 1: movw $16, %%ax; movw %%ax, %%ds; movw %%ax, %%es; movw %%ax, %%ss; "
                      "movw %%ax, %%fs; movw %%ax, %%gs; lidt %1"
-                     : : "m"(gdtr), "m"(idtr) : "eax", "memory");
+                     :
+                     : "m"(gdtr), "m"(idtr)
+                     : "eax", "memory");
 }
 
 /* Runs one instruction that must fault, and comes back behind it. */
-#define FAULTING(code, ...)                                                                              \
+#define FAULTING(code, ...)                                                                                            \
     __asm__ volatile("movl $1f, %0\n" code "\n1:" : "=m"(resume_at) : __VA_ARGS__ : "eax", "edx", "memory")
 
 static void test_exceptions(void)
@@ -152,11 +154,13 @@ static void test_paging(void)
 
     for (u32 i = 0; i < 1024; i++)
         page_directory[i] = i << 22 | 0x83;
-    page_directory[512] = 0;             /* 2 GiB: not present */
-    page_directory[513] = 0x00000083;    /* maps the first 4 MiB again */
+    page_directory[512] = 0;          /* 2 GiB: not present */
+    page_directory[513] = 0x00000083; /* maps the first 4 MiB again */
     __asm__ volatile("movl %%cr4, %%eax; orl $0x10, %%eax; movl %%eax, %%cr4; movl %0, %%cr3; movl %%cr0, %%eax;"
                      "orl $0x80010000, %%eax; movl %%eax, %%cr0"
-                     : : "r"(page_directory) : "eax", "memory");
+                     :
+                     : "r"(page_directory)
+                     : "eax", "memory");
     value = *(volatile u32 *)(0x80400000u + 0x100000u);
     check("alias", value, 0x1badb002);
     FAULTING("movl 0x80001234, %%eax", "i"(0));

@@ -107,8 +107,8 @@ int main(int argc, char **argv)
         const char *name;
         uint64_t (*fn)(unsigned n);
     } loads[] = {
-        { "integer", integer_loop }, { "sort", sort },           { "double", doubles },
-        { "fork", forks },           { "syscall", system_calls }, { "copy", copies },
+        { "integer", integer_loop }, { "sort", sort },   { "double", doubles }, { "fork", forks },
+        { "syscall", system_calls }, { "copy", copies },
     };
     unsigned n = argc > 1 ? (unsigned)atoi(argv[1]) : 1;
 

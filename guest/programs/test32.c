@@ -5,8 +5,18 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef unsigned short u16;
 
-enum { SYS_exit = 1, SYS_write = 4, SYS_getpid = 20, SYS_kill = 37, SYS_sigaction = 67, SYS_sigreturn = 119,
-       SYS_uname = 122, SYS_mmap2 = 192, SYS_set_thread_area = 243, SYS_modify_ldt = 123 };
+enum {
+    SYS_exit = 1,
+    SYS_write = 4,
+    SYS_getpid = 20,
+    SYS_kill = 37,
+    SYS_sigaction = 67,
+    SYS_sigreturn = 119,
+    SYS_uname = 122,
+    SYS_mmap2 = 192,
+    SYS_set_thread_area = 243,
+    SYS_modify_ldt = 123
+};
 
 static u32 failures;
 
@@ -75,7 +85,9 @@ static void test_bcd(void)
 
     /* DAA and AAM exist only outside 64-bit mode (SDM Vol. 2A). */
     __asm__("movl $0x79, %%eax; addb $0x35, %%al; daa; movl %%eax, %0; movl $87, %%eax; aam; movl %%eax, %1"
-            : "=&r"(daa), "=&r"(aam) : : "eax", "cc");
+            : "=&r"(daa), "=&r"(aam)
+            :
+            : "eax", "cc");
     report("bcd", (u64)daa << 32 | aam, 0x1400000807ull);
 }
 
@@ -96,7 +108,9 @@ static void test_push_pop(void)
 
     __asm__ volatile("pushal; movl 28(%%esp), %%eax; popal; pushl $0x12345678; popl %0; movl $5, %%ecx;"
                      "pushl %%ecx; pushw %%cx; popw %%cx; popl %1"
-                     : "=r"(a), "=r"(b) : : "ecx", "memory");
+                     : "=r"(a), "=r"(b)
+                     :
+                     : "ecx", "memory");
     report("stack", (u64)a << 32 | b, 0x1234567800000005ull);
 }
 
@@ -166,10 +180,11 @@ static void test_memory(void)
     u32 args[6] = { 0, 1 << 20, 3, 0x22, 0xffffffffu, 0 }, sum = 0;
     unsigned char *memory;
 
-    __asm__ volatile("pushl %%ebp; movl 20(%%esi), %%ebp; pushl %%esi; movl 12(%%esi), %%esi; int $0x80; popl %%esi; popl %%ebp"
-                     : "=a"(memory)
-                     : "a"(SYS_mmap2), "b"(args[0]), "c"(args[1]), "d"(args[2]), "S"(args), "D"(args[4])
-                     : "memory");
+    __asm__ volatile(
+        "pushl %%ebp; movl 20(%%esi), %%ebp; pushl %%esi; movl 12(%%esi), %%esi; int $0x80; popl %%esi; popl %%ebp"
+        : "=a"(memory)
+        : "a"(SYS_mmap2), "b"(args[0]), "c"(args[1]), "d"(args[2]), "S"(args), "D"(args[4])
+        : "memory");
     for (u32 i = 0; i < 1 << 20; i++)
         memory[i] = (unsigned char)(i * 7 + (i >> 8));
     __asm__ volatile("rep movsl" : : "S"(memory), "D"(memory + 1000), "c"(1000) : "memory");
@@ -193,4 +208,5 @@ __attribute__((used, noreturn)) void start_c(const u32 *stack)
     __builtin_unreachable();
 }
 
-__asm__(".globl _start\n_start:\n    movl %esp, %eax\n    andl $-16, %esp\n    subl $12, %esp\n    pushl %eax\n    call start_c\n");
+__asm__(".globl _start\n_start:\n    movl %esp, %eax\n    andl $-16, %esp\n    subl $12, %esp\n    pushl %eax\n    "
+        "call start_c\n");

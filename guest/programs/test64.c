@@ -89,13 +89,27 @@ static void faults(void)
         last_signal = 0;
         if (!sigsetjmp(jump, 1)) {
             switch (kind) {
-            case 0: *low = 1; break;
-            case 1: *(volatile char *)page = 1; break;
-            case 2: zero = 100 / zero; break;
-            case 3: __asm__ volatile("ud2"); break;
-            case 4: __asm__ volatile("int3"); break;
-            case 5: *non_canonical = 1; break;
-            case 6: __asm__ volatile("hlt"); break;
+            case 0:
+                *low = 1;
+                break;
+            case 1:
+                *(volatile char *)page = 1;
+                break;
+            case 2:
+                zero = 100 / zero;
+                break;
+            case 3:
+                __asm__ volatile("ud2");
+                break;
+            case 4:
+                __asm__ volatile("int3");
+                break;
+            case 5:
+                *non_canonical = 1;
+                break;
+            case 6:
+                __asm__ volatile("hlt");
+                break;
             }
         }
         printf("fault %d: %d\n", kind, last_signal);

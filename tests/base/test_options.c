@@ -81,9 +81,9 @@ Test(sizes, good)
         const char *text;
         uint64_t value;
     } cases[] = {
-        { "1", MIB },         { "512", 512 * MIB }, { "1k", KIB },        { "3K", 3 * KIB },       { "8G", 8 * GIB },
-        { "2t", 2 * TIB },    { "7b", 7 },          { "0x10", 16 * MIB }, { "1.5G", 1536 * MIB },  { "0", 0 },
-        { "0.5k", 512 },      { "16777215T", 16777215 * TIB },
+        { "1", MIB },           { "512", 512 * MIB }, { "1k", KIB },   { "3K", 3 * KIB },
+        { "8G", 8 * GIB },      { "2t", 2 * TIB },    { "7b", 7 },     { "0x10", 16 * MIB },
+        { "1.5G", 1536 * MIB }, { "0", 0 },           { "0.5k", 512 }, { "16777215T", 16777215 * TIB },
     };
     uint64_t value;
 
@@ -95,7 +95,9 @@ Test(sizes, good)
 
 Test(sizes, bad)
 {
-    static const char *const texts[] = { "", "-1", "+1", " 1", "M", "1X", "1MM", "1MiB", "1e3", "99999999999999999999", "16777216T", "0x", "1.", "nan", "1.5.5G" };
+    static const char *const texts[] = { "",          "-1",  "+1",   " 1",  "M",
+                                         "1X",        "1MM", "1MiB", "1e3", "99999999999999999999",
+                                         "16777216T", "0x",  "1.",   "nan", "1.5.5G" };
     uint64_t value = 77;
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {

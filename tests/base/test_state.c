@@ -31,7 +31,11 @@ static const struct state_field fields[] = {
     STATE_FIELD(struct thing, bytes), STATE_FIELD(struct thing, flag), STATE_END,
 };
 static const struct state_table table = {
-    .name = "thing", .version = 3, .fields = fields, .post_load = post_load, .pre_save = pre_save,
+    .name = "thing",
+    .version = 3,
+    .fields = fields,
+    .post_load = post_load,
+    .pre_save = pre_save,
 };
 
 static struct thing sample(void)

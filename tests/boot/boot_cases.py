@@ -25,7 +25,7 @@ class Case:
     expect: list = field(default_factory=list)  # regular expressions, in this order
     forbid: list = field(default_factory=list)
     status: int = 0
-    limit: float = 120  # seconds
+    limit: float = 240  # seconds
     until: tuple = None  # (regular expression, count): end the test there
     verify: object = None  # function(output) -> list of problems
     slow: bool = False
@@ -144,7 +144,7 @@ def table(guest):
     linux("reboot_no_reboot", "reboot -f", append="quiet", options=["-no-reboot"], forbid=LINUX_COMPLAINTS + [r"eidolon-run: begin(.|\n)*eidolon-run: begin"],
           expect=[])
     for letter, method in (("k", "keyboard"), ("t", "triple"), ("p", "pci")):
-        linux(f"reboot_{method}", "reboot -f", append=f"quiet reboot={letter}", options=["-no-reboot"], expect=[], limit=60)
+        linux(f"reboot_{method}", "reboot -f", append=f"quiet reboot={letter}", options=["-no-reboot"], expect=[])
     linux("shell_utilities", "find /sys | wc -l; ls -R /proc/1 | wc -l; seq 1 2000 | sha256sum; seq 1 500 | awk '{s+=$1*$1} END {print s}';"
           " for i in 1 2 3 4 5 6 7 8 9 10; do echo $i | grep -q $i || echo bad; done; seq 5 | sort -r | tr '\\n' ' '",
           append="quiet", expect=["e20dcf5c|[0-9a-f]{64}", r"^41791750$", "5 4 3 2 1", end])
@@ -153,7 +153,7 @@ def table(guest):
           expect=["test64: end", end], forbid=[f for f in LINUX_COMPLAINTS if "segfault" not in f], verify=verify_test64(guest))
     for name, slow in (("openssl", False), ("compress", False), ("lua", False), ("sqlite", False), ("perl", False), ("python", False)):
         linux(f"program_{name}", f"echo == begin {name}; sh /tests/{name}.sh /bin/busybox 2>&1; echo == end {name}", memory="384M",
-              append="quiet", image=programs, expect=[end], verify=verify_scripts(guest, [name]), limit=180, slow=slow)
+              append="quiet", image=programs, expect=[end], verify=verify_scripts(guest, [name]), limit=300, slow=slow)
     for model in ("qemu64", "x86-64-v2", "x86-64-v3"):
         linux(f"cpu_{model}", "grep -m1 'model name' /proc/cpuinfo; echo done", append="quiet", options=["-cpu", model], expect=["done", end],
               slow=model == "x86-64-v3")

@@ -21,7 +21,7 @@ def main():
     if not any(os.path.exists(f"{beside}/{folder}/vmlinuz") for folder in ("guest", "../guest")):
         program += ["-nographic", "-m", "512M", "-kernel", f"{options.guest}/vmlinuz", "-initrd", f"{options.guest}/initrd.img",
                     "-append", "console=ttyS0"]
-    limit = 120 * float(os.environ.get("EIDOLON_TIME_SCALE", "1"))
+    limit = 240 * float(os.environ.get("EIDOLON_TIME_SCALE", "1"))
     print(" ".join(program), flush=True)
 
     start = time.monotonic()

@@ -76,6 +76,14 @@ void fake_time_skip(uint64_t ns)
     fake.now += ns;
 }
 
+void fake_loop_restart(void)
+{
+    if (fake.watches || fake_timers_armed())
+        abort();
+    fake.now = fake.run = 0;
+    fake.wall_adjust = 0;
+}
+
 /* ---- Timers ---- */
 
 void timer_init(struct timer *timer, struct event_loop *loop, void (*fn)(void *opaque), void *opaque)

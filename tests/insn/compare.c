@@ -26,8 +26,8 @@ static void printf_like(2, 3) difference(struct report *r, const char *format, .
 
 static const char *outcome(const struct insn_result *result, char *text, size_t size)
 {
-    static const char *const names[] = { "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS",
-                                         "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM" };
+    static const char *const names[] = { "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9",
+                                         "#TS", "#NP", "#SS", "#GP", "#PF", "15",  "#MF", "#AC", "#MC", "#XM" };
     if (result->vector == OUTCOME_NONE)
         snprintf(text, size, "completed");
     else if (result->vector == OUTCOME_HANG)
@@ -61,8 +61,8 @@ static void compare_word(struct report *r, const char *name, uint64_t before, ui
                    (unsigned long long)native, (unsigned long long)emulated);
 }
 
-static void compare_bytes(struct report *r, const char *name, unsigned number, const uint8_t *before, const uint8_t *native,
-                          const uint8_t *emulated, unsigned size)
+static void compare_bytes(struct report *r, const char *name, unsigned number, const uint8_t *before,
+                          const uint8_t *native, const uint8_t *emulated, unsigned size)
 {
     if (!memcmp(native, emulated, size))
         return;
@@ -76,8 +76,8 @@ static void compare_bytes(struct report *r, const char *name, unsigned number, c
     }
 }
 
-/* The row's mask; of shifts and rotates it is what holds for any count. None changes a flag for a count of zero, and for
- * one OF is defined (SDM Vol. 2B RCL, SAL; SHLD). */
+/* The row's mask; of shifts and rotates it is what holds for any count. None changes a flag for a count of zero,
+ * and for one OF is defined (SDM Vol. 2B RCL, SAL; SHLD). */
 static uint32_t undefined_flags(const struct insn_case *test)
 {
     const struct insn_row *row = test->decoded;
@@ -99,8 +99,8 @@ static uint32_t undefined_flags(const struct insn_case *test)
 static void compare_registers(struct report *r, const struct insn_case *test, const struct machine_state *native,
                               const struct machine_state *emulated)
 {
-    static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
-                                         "r12", "r13", "r14", "r15" };
+    static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
     const struct machine_state *before = &test->state;
     uint64_t undefined = FLAG_RF | undefined_flags(test);
 
@@ -172,14 +172,15 @@ static void compare_memory(struct report *r, const struct insn_case *test, const
     memory_patch_apply(test, before);
     for (unsigned i = 0; i < 2; i++) {
         memcpy(after[i], before, DATA_SIZE);
-        memcpy(after[i] + results[i]->change_first, results[i]->change, MIN(results[i]->change_size, (uint32_t)CHANGE_MAX));
+        memcpy(after[i] + results[i]->change_first, results[i]->change,
+               MIN(results[i]->change_size, (uint32_t)CHANGE_MAX));
         hide_pointers(test, after[i]);
     }
     for (unsigned i = 0; i < DATA_WRITABLE && shown < 32; i++) {
         if (after[0][i] == after[1][i])
             continue;
-        difference(r, "  memory %llx: before %02x, host %02x, ours %02x\n", (unsigned long long)DATA_BASE + i, before[i],
-                   after[0][i], after[1][i]);
+        difference(r, "  memory %llx: before %02x, host %02x, ours %02x\n", (unsigned long long)DATA_BASE + i,
+                   before[i], after[0][i], after[1][i]);
         shown++;
     }
 }
@@ -198,7 +199,9 @@ bool compare_results(const struct insn_case *test, const struct insn_result *nat
 
 const char *row_excluded(const struct insn_row *row)
 {
-    static const struct { const char *mnemonic, *reason; } excluded[] = {
+    static const struct {
+        const char *mnemonic, *reason;
+    } excluded[] = {
 #define EXCLUDE(mnemonic, reason) { #mnemonic, reason },
 #include "tests/insn/excluded.def"
 #undef EXCLUDE

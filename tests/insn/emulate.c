@@ -10,7 +10,7 @@
 #include "mmu/physmem.h"
 
 #define RAM_SIZE (4 * MIB)
-#define TABLES 0x10000  /* page tables, a page each */
+#define TABLES   0x10000 /* page tables, a page each */
 #define CODE_GPA 0x100000
 #define DATA_GPA 0x101000
 
@@ -71,7 +71,8 @@ static void map_pages(struct emulated *e)
 
 static void set_segments(struct cpu *cpu)
 {
-    const uint32_t user = SEG_ATTR_S | SEG_ATTR_P | 3 << SEG_ATTR_DPL_SHIFT | SEG_ATTR_G | SEG_TYPE_ACCESSED | SEG_TYPE_RW;
+    const uint32_t user =
+        SEG_ATTR_S | SEG_ATTR_P | 3 << SEG_ATTR_DPL_SHIFT | SEG_ATTR_G | SEG_TYPE_ACCESSED | SEG_TYPE_RW;
     uint16_t selector;
 
     __asm__("mov %%cs, %0" : "=r"(selector));
@@ -97,7 +98,8 @@ static void set_control_registers(struct emulated *e)
     cpu_set_cr4(cpu, cr4);
     cpu_set_efer(cpu, 1u << 0 | 1u << 8 | 1u << 10 | 1u << 11); /* SCE, LME, LMA, NXE */
     cpu_set_cr3(cpu, TABLES, false);
-    cpu_set_cr0(cpu, 1u << 31 | 1u << 18 | 1u << 16 | 1u << 5 | 1u << 4 | 1u << 1 | 1u << 0); /* PG, AM, WP, NE, ET, MP, PE */
+    cpu_set_cr0(cpu, 1u << 31 | 1u << 18 | 1u << 16 | 1u << 5 | 1u << 4 | 1u << 1 |
+                         1u << 0); /* PG, AM, WP, NE, ET, MP, PE */
     cpu->xcr0 = avx ? 7 : 3;
 }
 

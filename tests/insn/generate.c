@@ -131,7 +131,8 @@ static void emit_legacy_prefixes(struct builder *b)
     unsigned n = optional_prefixes(b, list);
     bool string = row->attributes & (ATTR_REP | ATTR_REPZ), lock = false;
 
-    if (row->prefix == PREFIX_66 || ((row->prefix == PREFIX_ANY || row->prefix == PREFIX_NP_66) && rng_chance(b->rng, 25)) ||
+    if (row->prefix == PREFIX_66 ||
+        ((row->prefix == PREFIX_ANY || row->prefix == PREFIX_NP_66) && rng_chance(b->rng, 25)) ||
         (row->prefix >= PREFIX_F3 && row->prefix <= PREFIX_F2 && rng_chance(b->rng, 15)))
         list[n++] = 0x66;
     if (rng_chance(b->rng, row->attributes & ATTR_LOCK ? 25 : 1)) {
@@ -190,10 +191,12 @@ static void emit_vex(struct builder *b)
     const struct insn_row *row = b->row;
     uint8_t list[4];
     unsigned n = optional_prefixes(b, list);
-    unsigned w = row->attributes & ATTR_W0 ? rng_chance(b->rng, 2) : row->attributes & ATTR_W1 ? rng_chance(b->rng, 98)
-                                                                                                : rng_below(b->rng, 2);
-    bool uses_vvvv = row_has_type(row, OT_By, OT_Bv) || row_has_type(row, OT_Hx, OT_Hq) || row_has_type(row, OT_KHb, OT_KHq) ||
-                     row_has_type(row, OT_KH, OT_KH) || row_has_type(row, OT_TH, OT_TH);
+    unsigned w = row->attributes & ATTR_W0   ? rng_chance(b->rng, 2)
+                 : row->attributes & ATTR_W1 ? rng_chance(b->rng, 98)
+                                             : rng_below(b->rng, 2);
+    bool uses_vvvv = row_has_type(row, OT_By, OT_Bv) || row_has_type(row, OT_Hx, OT_Hq) ||
+                     row_has_type(row, OT_KHb, OT_KHq) || row_has_type(row, OT_KH, OT_KH) ||
+                     row_has_type(row, OT_TH, OT_TH);
     unsigned vvvv = uses_vvvv || rng_chance(b->rng, 1) ? rng_below(b->rng, 16) : 15;
     unsigned map = row->map - MAP_VEX_0F + 1, last = vvvv << 3 | vex_l(b) << 2 | pp[row->prefix];
 

@@ -18,10 +18,10 @@
 #include "cpu/decode/row.h"
 #include "tests/insn/insn_test.h"
 
-#define BATCH 128
+#define BATCH         128
 #define DEFAULT_CASES 500
-#define DEFAULT_SEED 0x1d01
-#define SLICES 4
+#define DEFAULT_SEED  0x1d01
+#define SLICES        4
 #define SHOWN_PER_ROW (unsigned)env_number("EIDOLON_INSN_SHOW", 2)
 
 struct run {
@@ -49,12 +49,15 @@ static uint64_t env_number(const char *name, uint64_t fallback)
 
 static const char *host_lacks(const struct insn_row *row)
 {
-    static const struct { uint32_t leaf, subleaf; uint8_t reg, bit; } features[] = {
-#define EAX 0
-#define EBX 1
-#define ECX 2
-#define EDX 3
-#define FEATURE_BASE(id) { 0 },
+    static const struct {
+        uint32_t leaf, subleaf;
+        uint8_t reg, bit;
+    } features[] = {
+#define EAX                                        0
+#define EBX                                        1
+#define ECX                                        2
+#define EDX                                        3
+#define FEATURE_BASE(id)                           { 0 },
 #define FEATURE(id, name, leaf, subleaf, reg, bit) { leaf, subleaf, reg, bit },
 #include "cpu/features.def"
 #undef FEATURE
@@ -81,10 +84,13 @@ static const char *skip_reason(const struct run *run, const struct insn_row *row
     const char *reason = row_excluded(row);
     if (!reason)
         reason = host_lacks(row);
-    if (!reason && row->feature != FEATURE_BASE && row->handler != HANDLER_nop && !emulated_has(run->emulated, row->feature))
+    if (!reason && row->feature != FEATURE_BASE && row->handler != HANDLER_nop &&
+        !emulated_has(run->emulated, row->feature))
         reason = "the CPU model lacks the feature";
-    if (!reason && (row->handler == HANDLER_rdfsbase || row->handler == HANDLER_wrfsbase || row->handler == HANDLER_rdgsbase ||
-                    row->handler == HANDLER_wrgsbase) && !native_has_fsgsbase())
+    if (!reason &&
+        (row->handler == HANDLER_rdfsbase || row->handler == HANDLER_wrfsbase || row->handler == HANDLER_rdgsbase ||
+         row->handler == HANDLER_wrgsbase) &&
+        !native_has_fsgsbase())
         reason = "the host's kernel does not allow it";
     return reason;
 }
@@ -108,8 +114,8 @@ static uint64_t case_number(const struct run *run, unsigned row, unsigned index)
 
 static void show_failure(const struct run *run, const struct insn_case *test, const char *text)
 {
-    static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
-                                         "r12", "r13", "r14", "r15" };
+    static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
     cs_insn *disassembly = NULL;
     fprintf(stderr, "row %u (%s), case 0x%llx, seed 0x%llx:", (unsigned)(test->row - insn_rows), test->row->mnemonic,
             (unsigned long long)test->number, (unsigned long long)run->seed);
@@ -195,19 +201,22 @@ static void account(struct run *run, unsigned index, const struct row_result *r)
                 row->mnemonic, r->made, r->completed, r->faulted, r->invalid, r->different);
     if (r->different) {
         run->total.rows_failed++;
-        fprintf(stderr, "row %u (%s, map %u opcode %02x): %u of %u cases differ\n", index, row->mnemonic, row->map, row->opcode,
-                r->different, r->made);
+        fprintf(stderr, "row %u (%s, map %u opcode %02x): %u of %u cases differ\n", index, row->mnemonic, row->map,
+                row->opcode, r->different, r->made);
     } else if (!r->made) {
         run->total.rows_empty++;
-        fprintf(stderr, "row %u (%s, map %u opcode %02x): no case could be made\n", index, row->mnemonic, row->map, row->opcode);
+        fprintf(stderr, "row %u (%s, map %u opcode %02x): no case could be made\n", index, row->mnemonic, row->map,
+                row->opcode);
     }
 }
 
 static void run_slice(unsigned slice)
 {
     struct run run = {
-        .seed = env_number("EIDOLON_SEED", DEFAULT_SEED), .cases = (unsigned)env_number("EIDOLON_INSN_CASES", DEFAULT_CASES),
-        .only_row = getenv("EIDOLON_INSN_ROW"), .only_case = env_number("EIDOLON_INSN_CASE", 0),
+        .seed = env_number("EIDOLON_SEED", DEFAULT_SEED),
+        .cases = (unsigned)env_number("EIDOLON_INSN_CASES", DEFAULT_CASES),
+        .only_row = getenv("EIDOLON_INSN_ROW"),
+        .only_case = env_number("EIDOLON_INSN_CASE", 0),
         .verbose = getenv("EIDOLON_INSN_VERBOSE"),
     };
 
@@ -234,11 +243,12 @@ static void run_slice(unsigned slice)
     free(run.ours);
     emulated_destroy(run.emulated);
     native_destroy(run.native);
-    fprintf(stderr, "tests/insn %u/%u: %u rows run, %u not; %llu cases, %llu faulted, %llu invalid; seed 0x%llx\n", slice + 1,
-            SLICES, run.total.rows, run.total.excluded, (unsigned long long)run.total.cases,
+    fprintf(stderr, "tests/insn %u/%u: %u rows run, %u not; %llu cases, %llu faulted, %llu invalid; seed 0x%llx\n",
+            slice + 1, SLICES, run.total.rows, run.total.excluded, (unsigned long long)run.total.cases,
             (unsigned long long)run.total.faults, (unsigned long long)run.total.invalid, (unsigned long long)run.seed);
-    cr_assert(!run.total.rows_failed && !run.total.rows_empty, "%u rows differ from the host, %u rows have no case (seed 0x%llx)",
-              run.total.rows_failed, run.total.rows_empty, (unsigned long long)run.seed);
+    cr_assert(!run.total.rows_failed && !run.total.rows_empty,
+              "%u rows differ from the host, %u rows have no case (seed 0x%llx)", run.total.rows_failed,
+              run.total.rows_empty, (unsigned long long)run.seed);
 }
 
 Test(insn, slice1, .timeout = 900)

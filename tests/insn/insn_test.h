@@ -28,12 +28,12 @@ struct insn; /* cpu/decode/insn.h is not included: its REG_* names clash with <s
 struct insn_row;
 
 /* Not at or a power of two away from powers of two, which are frequent among register values. */
-#define CODE_BASE 0x13572000ull
-#define DATA_BASE 0x2468a000ull
+#define CODE_BASE     0x13572000ull
+#define DATA_BASE     0x2468a000ull
 #define DATA_WRITABLE 0x2000ull
-#define DATA_SIZE 0x3000ull
-#define FS_BASE (DATA_BASE + 0x400)
-#define GS_BASE (DATA_BASE + 0xc00)
+#define DATA_SIZE     0x3000ull
+#define FS_BASE       (DATA_BASE + 0x400)
+#define GS_BASE       (DATA_BASE + 0xc00)
 
 /* FXSAVE image: SDM Vol. 1 table 10-2. */
 struct fx_image {
@@ -58,10 +58,10 @@ struct machine_state {
     uint64_t fs_base, gs_base; /* 1168, 1176 */
 };
 _Static_assert(offsetof(struct machine_state, ymm) == 512 && offsetof(struct machine_state, gpr) == 1024 &&
-               offsetof(struct machine_state, rip) == 1152 && offsetof(struct machine_state, gs_base) == 1176,
+                   offsetof(struct machine_state, rip) == 1152 && offsetof(struct machine_state, gs_base) == 1176,
                "native_run.S");
 
-#define PATCH_MAX 2
+#define PATCH_MAX  2
 #define PATCH_SIZE 128
 
 /* Memory is a fixed pattern with up to two places overwritten. */
@@ -72,14 +72,14 @@ struct memory_patch {
 };
 
 struct insn_case {
-    uint64_t number;   /* seed of everything in the case */
-    const struct insn_row *row; /* that it was generated for */
+    uint64_t number;                /* seed of everything in the case */
+    const struct insn_row *row;     /* that it was generated for */
     const struct insn_row *decoded; /* what our decoder makes of the bytes; NULL: invalid */
     uint8_t bytes[16];
-    uint8_t length;    /* as our decoder sees it; invalid ones: all the bytes */
+    uint8_t length; /* as our decoder sees it; invalid ones: all the bytes */
     uint16_t code_offset;
-    bool branches;     /* nothing is placed behind it: wherever it goes traps */
-    uint64_t operand_address; /* linear, of the ModRM operand; 0: none */
+    bool branches;                  /* nothing is placed behind it: wherever it goes traps */
+    uint64_t operand_address;       /* linear, of the ModRM operand; 0: none */
     uint8_t disp_offset, disp_size; /* of the displacement in bytes[]; size 0: none */
     struct memory_patch patch[PATCH_MAX];
     struct machine_state state;
@@ -90,10 +90,10 @@ enum { OUTCOME_NONE = 0xff, OUTCOME_HANG = 0xfe, OUTCOME_DIED = 0xfd };
 
 #define CHANGE_MAX 1024
 struct insn_result {
-    uint8_t vector;    /* OUTCOME_NONE: completed */
-    bool completed;    /* the child got as far as writing this */
+    uint8_t vector; /* OUTCOME_NONE: completed */
+    bool completed; /* the child got as far as writing this */
     uint32_t error;
-    uint64_t cr2;      /* if vector is #PF */
+    uint64_t cr2; /* if vector is #PF */
     struct machine_state state;
     /* The bytes of memory that differ from the initial contents: from `first` to `last`. */
     uint32_t change_first, change_size; /* size 0: nothing */
@@ -134,7 +134,8 @@ void generate_x87(struct rng *rng, struct fx_image *fx);
 void generate_mxcsr(struct rng *rng, struct fx_image *fx);
 void memory_pattern(uint8_t *data); /* DATA_SIZE bytes */
 void memory_patch_apply(const struct insn_case *test, uint8_t *data);
-void memory_find_change(const struct insn_case *test, const uint8_t *pattern, const uint8_t *data, struct insn_result *result);
+void memory_find_change(const struct insn_case *test, const uint8_t *pattern, const uint8_t *data,
+                        struct insn_result *result);
 
 /* ---- native.c ---- */
 struct native;
@@ -142,10 +143,10 @@ bool native_has_avx(void);
 bool native_has_fsgsbase(void);
 struct native *native_create(unsigned batch);
 void native_destroy(struct native *native);
-struct insn_case *native_cases(struct native *native);        /* `batch` of them, shared with the child */
+struct insn_case *native_cases(struct native *native); /* `batch` of them, shared with the child */
 struct insn_result *native_results(struct native *native);
-void native_start(struct native *native, unsigned count);     /* runs cases [0, count) in the child */
-void native_finish(struct native *native);                    /* waits for it */
+void native_start(struct native *native, unsigned count); /* runs cases [0, count) in the child */
+void native_finish(struct native *native);                /* waits for it */
 
 /* ---- emulate.c ---- */
 struct emulated;

@@ -25,9 +25,9 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define EXIT_THUNK (CODE_BASE - 0x10000)
+#define EXIT_THUNK    (CODE_BASE - 0x10000)
 #define TASK_SIZE_MAX 0x7ffffffff000ull
-#define HOST_MXCSR 0x1f80
+#define HOST_MXCSR    0x1f80
 
 extern char native_exit[], native_fault_return[];
 int native_run(void);
@@ -96,7 +96,7 @@ static void save_vectors(const mcontext_t *context)
 static void save_registers(const mcontext_t *context)
 {
     static const uint8_t order[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-                                       REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+                                       REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
     for (unsigned i = 0; i < 16; i++)
         native_out.gpr[i] = (uint64_t)context->gregs[order[i]];
     native_out.rip = (uint64_t)context->gregs[REG_RIP];
@@ -105,8 +105,8 @@ static void save_registers(const mcontext_t *context)
 }
 
 /* No thread-local storage before the fs base is back: no library calls, no instrumentation. */
-__attribute__((no_sanitize("address", "undefined"), optimize("no-stack-protector")))
-static void on_signal(int signal_number, siginfo_t *info, void *context)
+__attribute__((no_sanitize("address", "undefined"), optimize("no-stack-protector"))) static void
+on_signal(int signal_number, siginfo_t *info, void *context)
 {
     mcontext_t *user = &((ucontext_t *)context)->uc_mcontext;
     (void)info;
@@ -164,8 +164,8 @@ static void install_handlers(void)
 static void forbid_system_calls(void)
 {
     enum { ALLOWED = 6 };
-    static const unsigned allowed[ALLOWED] = { __NR_futex, __NR_rt_sigreturn, __NR_exit_group, __NR_exit, __NR_write,
-                                               __NR_restart_syscall };
+    static const unsigned allowed[ALLOWED] = { __NR_futex, __NR_rt_sigreturn, __NR_exit_group,
+                                               __NR_exit,  __NR_write,        __NR_restart_syscall };
     struct sock_filter filter[5 + ALLOWED * 2];
     unsigned n = 0;
 
@@ -187,8 +187,8 @@ static void forbid_system_calls(void)
 
 static uint8_t *map_fixed(uint64_t address, size_t size, int protection)
 {
-    void *p = mmap((void *)(uintptr_t)address, size, protection,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    void *p =
+        mmap((void *)(uintptr_t)address, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (p != (void *)(uintptr_t)address)
         _exit(91);
     return p;
@@ -248,7 +248,7 @@ static void run_case(const struct insn_case *test, struct insn_result *result, u
     }
     result->state = native_out;
     result->vector = caught.vector;
-    /* Linux hides from user programs what is mapped in its half (mm/fault.c, set_signal_archinfo): nothing is, for us. */
+    /* Linux hides from user programs what is mapped in its half: it always sets P. For us nothing is there. */
     if (caught.vector == 14 && caught.cr2 >= TASK_SIZE_MAX)
         caught.error &= ~1u;
     result->error = caught.error;

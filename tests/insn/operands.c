@@ -1,8 +1,8 @@
 /* Where operands lie: register values such that addresses fall into the data pages, at their edges or, now and then,
  * outside; counts, divisors, string lengths and branch targets that reach the interesting cases.
  *
- * No address is left to chance: the child has other memory than these pages (a sanitizer's shadow is a large part of its
- * address space), which must not be hit. */
+ * No address is left to chance: the child has other memory than these pages (a sanitizer's shadow is a large part
+ * of its address space), which must not be hit. */
 #include "cpu/decode/insn.h"
 #include "tests/insn/insn_test.h"
 
@@ -12,7 +12,7 @@ struct placer {
     struct insn_case *test;
     struct rng *rng;
     struct insn *insn;
-    uint32_t fixed;       /* GPRs whose values are taken */
+    uint32_t fixed; /* GPRs whose values are taken */
     uint64_t next_ip;
 };
 
@@ -32,7 +32,8 @@ void memory_patch_apply(const struct insn_case *test, uint8_t *data)
 }
 
 /* Only the writable part can change. */
-void memory_find_change(const struct insn_case *test, const uint8_t *pattern, const uint8_t *data, struct insn_result *result)
+void memory_find_change(const struct insn_case *test, const uint8_t *pattern, const uint8_t *data,
+                        struct insn_result *result)
 {
     uint8_t before[DATA_WRITABLE];
     uint32_t first = 0, last = DATA_WRITABLE;
@@ -228,9 +229,11 @@ static void place_strings(struct placer *p)
 static void place_stack(struct placer *p)
 {
     if (gpr_free(p, REG_RSP))
-        set_gpr(p, REG_RSP, rng_chance(p->rng, 80) ? DATA_BASE + 0x1000 + rng_below(p->rng, 0x100) * 8 : pick_address(p, 8));
+        set_gpr(p, REG_RSP,
+                rng_chance(p->rng, 80) ? DATA_BASE + 0x1000 + rng_below(p->rng, 0x100) * 8 : pick_address(p, 8));
     if (gpr_free(p, REG_RBP))
-        set_gpr(p, REG_RBP, rng_chance(p->rng, 80) ? DATA_BASE + 0x600 + rng_below(p->rng, 0x100) * 8 : pick_address(p, 8));
+        set_gpr(p, REG_RBP,
+                rng_chance(p->rng, 80) ? DATA_BASE + 0x600 + rng_below(p->rng, 0x100) * 8 : pick_address(p, 8));
 }
 
 /* An instruction pointer to go to: our filling, another page, nowhere. */
@@ -260,7 +263,8 @@ static void place_relative(struct placer *p)
     int64_t distance = rng_below(p->rng, 100); /* in front: filling */
 
     if (size == 4 && rng_chance(p->rng, 10)) /* pages that do not execute, or are not there */
-        distance = (int64_t)((rng_chance(p->rng, 50) ? DATA_BASE : CODE_BASE + PAGE_SIZE) + rng_below(p->rng, 100) - p->next_ip);
+        distance = (int64_t)((rng_chance(p->rng, 50) ? DATA_BASE : CODE_BASE + PAGE_SIZE) + rng_below(p->rng, 100) -
+                             p->next_ip);
     else if (rng_chance(p->rng, 50))
         distance = -(int64_t)test->length - 1 - (int64_t)rng_below(p->rng, size == 1 ? 100 : 400);
     for (unsigned i = 0; i < size; i++)
@@ -402,11 +406,14 @@ static void place_flags(struct placer *p)
 static unsigned image_size(unsigned handler)
 {
     switch (handler) {
-    case HANDLER_fxsave: case HANDLER_fxrstor:
+    case HANDLER_fxsave:
+    case HANDLER_fxrstor:
         return 512;
-    case HANDLER_fnsave: case HANDLER_frstor:
+    case HANDLER_fnsave:
+    case HANDLER_frstor:
         return 108;
-    case HANDLER_fnstenv: case HANDLER_fldenv:
+    case HANDLER_fnstenv:
+    case HANDLER_fldenv:
         return 28;
     default:
         return 1;
@@ -437,23 +444,38 @@ static void place_special(struct placer *p)
     const struct insn_row *row = p->insn->row;
 
     switch (row->handler) {
-    case HANDLER_div: case HANDLER_idiv:
+    case HANDLER_div:
+    case HANDLER_idiv:
         place_division(p);
         break;
-    case HANDLER_bt: case HANDLER_bts: case HANDLER_btr: case HANDLER_btc:
+    case HANDLER_bt:
+    case HANDLER_bts:
+    case HANDLER_btr:
+    case HANDLER_btc:
         place_bit_offset(p);
         break;
-    case HANDLER_cmpxchg: case HANDLER_cmpxchg8b: case HANDLER_cmpxchg16b:
+    case HANDLER_cmpxchg:
+    case HANDLER_cmpxchg8b:
+    case HANDLER_cmpxchg16b:
         place_compare_exchange(p);
         break;
-    case HANDLER_rol: case HANDLER_ror: case HANDLER_rcl: case HANDLER_rcr: case HANDLER_shl: case HANDLER_shr:
-    case HANDLER_sar: case HANDLER_shld: case HANDLER_shrd:
+    case HANDLER_rol:
+    case HANDLER_ror:
+    case HANDLER_rcl:
+    case HANDLER_rcr:
+    case HANDLER_shl:
+    case HANDLER_shr:
+    case HANDLER_sar:
+    case HANDLER_shld:
+    case HANDLER_shrd:
         place_count(p);
         break;
-    case HANDLER_jmp_ind: case HANDLER_call_ind:
+    case HANDLER_jmp_ind:
+    case HANDLER_call_ind:
         place_indirect(p);
         break;
-    case HANDLER_ret: case HANDLER_ret_imm:
+    case HANDLER_ret:
+    case HANDLER_ret_imm:
         place_return(p);
         break;
     case HANDLER_enter:
@@ -465,7 +487,8 @@ static void place_special(struct placer *p)
     case HANDLER_popf:
         place_flags(p);
         break;
-    case HANDLER_ldmxcsr: case HANDLER_fxrstor:
+    case HANDLER_ldmxcsr:
+    case HANDLER_fxrstor:
         place_images(p);
         break;
     default:

@@ -4,42 +4,105 @@
 #include <string.h>
 
 static const uint64_t integer_corners[] = {
-    0, 1, 2, 3, 7, 8, 0x7f, 0x80, 0x81, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000,
-    0x80000001, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000, 0x8000000000000001, ~0ull, ~1ull,
-    0xaaaaaaaaaaaaaaaa, 0x5555555555555555, 0x0123456789abcdef, 0xff00ff00ff00ff00, 0xfffffffffffffff0,
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    0x7f,
+    0x80,
+    0x81,
+    0xff,
+    0x100,
+    0x7fff,
+    0x8000,
+    0xffff,
+    0x10000,
+    0x7fffffff,
+    0x80000000,
+    0x80000001,
+    0xffffffff,
+    0x100000000,
+    0x7fffffffffffffff,
+    0x8000000000000000,
+    0x8000000000000001,
+    ~0ull,
+    ~1ull,
+    0xaaaaaaaaaaaaaaaa,
+    0x5555555555555555,
+    0x0123456789abcdef,
+    0xff00ff00ff00ff00,
+    0xfffffffffffffff0,
 };
 
 static const uint16_t half_corners[] = {
-    0x0000, 0x8000, 0x3c00, 0xbc00, 0x0001, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00, 0x7d01, 0xfe55,
+    0x0000, 0x8000, 0x3c00, 0xbc00, 0x0001, 0x8001, 0x03ff, 0x0400,
+    0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00, 0x7d01, 0xfe55,
 };
 
 static const uint32_t single_corners[] = {
-    0x00000000, 0x80000000, 0x3f800000, 0xbf800000, 0x00000001, 0x80000001, 0x007fffff, 0x00800000, 0x80800000, 0x7f7fffff,
-    0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000, 0x7f800001, 0xffa00000, 0x7fc12345, 0x4f000000, 0xcf000000,
-    0x4effffff, 0x5f000000, 0xdf000000, 0x3f000000, 0x3fc00000, 0x40200000, 0xbf000000, 0x4b000001, 0x33800000, 0x34000000,
-    0x477fe000, 0x477ff000, 0x38800000, 0x387fffff, 0x33000000, /* around what a half can hold */
+    0x00000000, 0x80000000, 0x3f800000, 0xbf800000, 0x00000001, 0x80000001, 0x007fffff, 0x00800000, 0x80800000,
+    0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000, 0x7f800001, 0xffa00000, 0x7fc12345,
+    0x4f000000, 0xcf000000, 0x4effffff, 0x5f000000, 0xdf000000, 0x3f000000, 0x3fc00000, 0x40200000, 0xbf000000,
+    0x4b000001, 0x33800000, 0x34000000, 0x477fe000, 0x477ff000, 0x38800000, 0x387fffff, 0x33000000,
+    /* the last five: around what a half can hold */
 };
 
 static const uint64_t double_corners[] = {
-    0x0000000000000000, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x0000000000000001, 0x8000000000000001,
-    0x000fffffffffffff, 0x0010000000000000, 0x8010000000000000, 0x7fefffffffffffff, 0xffefffffffffffff, 0x7ff0000000000000,
-    0xfff0000000000000, 0x7ff8000000000000, 0xfff8000000000000, 0x7ff0000000000001, 0xfff4000000000000, 0x7ff8000012345678,
-    0x41e0000000000000, 0xc1e0000000000000, 0x41dfffffffc00000, 0x43e0000000000000, 0xc3e0000000000000, 0x3fe0000000000000,
-    0x3ff8000000000000, 0x4004000000000000, 0xbfe0000000000000, 0x4330000000000001, 0x36a0000000000000, 0x47efffffe0000000,
+    0x0000000000000000, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x0000000000000001,
+    0x8000000000000001, 0x000fffffffffffff, 0x0010000000000000, 0x8010000000000000, 0x7fefffffffffffff,
+    0xffefffffffffffff, 0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000000, 0xfff8000000000000,
+    0x7ff0000000000001, 0xfff4000000000000, 0x7ff8000012345678, 0x41e0000000000000, 0xc1e0000000000000,
+    0x41dfffffffc00000, 0x43e0000000000000, 0xc3e0000000000000, 0x3fe0000000000000, 0x3ff8000000000000,
+    0x4004000000000000, 0xbfe0000000000000, 0x4330000000000001, 0x36a0000000000000, 0x47efffffe0000000,
     0x47effffff0000000, 0x3810000000000000, 0x380fffffffffffff,
 };
 
 /* sign and exponent, significand: pseudo-denormals, unnormals, pseudo-infinities and pseudo-NaNs too */
-static const struct { uint16_t high; uint64_t low; } extended_corners[] = {
-    { 0x0000, 0 }, { 0x8000, 0 }, { 0x3fff, 1ull << 63 }, { 0xbfff, 1ull << 63 }, { 0x0000, 1 }, { 0x8000, 1 },
-    { 0x0000, 0x7fffffffffffffff }, { 0x0001, 1ull << 63 }, { 0x7ffe, ~0ull }, { 0xfffe, ~0ull }, { 0x7fff, 1ull << 63 },
-    { 0xffff, 1ull << 63 }, { 0x7fff, 3ull << 62 }, { 0xffff, 3ull << 62 }, { 0x7fff, (1ull << 63) + 1 },
-    { 0xffff, (1ull << 63) + 0x123456 }, { 0x0000, 1ull << 63 }, { 0x3fff, 1 }, { 0x4000, 0x4000000000000000 },
-    { 0x7fff, 0 }, { 0x7fff, 0x4000000000000000 }, { 0x3ffe, 1ull << 63 }, { 0x4000, 0xc90fdaa22168c235 },
-    { 0x403e, 1ull << 63 }, { 0xc03e, 1ull << 63 }, { 0x401e, 1ull << 63 }, { 0xc01e, 1ull << 63 }, { 0x400e, 1ull << 63 },
-    { 0x403e, ~0ull }, { 0x3fff, 0x8000000000000001 }, { 0x43fe, 0xfffffffffffff800 }, { 0x43fe, ~0ull },
-    { 0x3c01, 1ull << 63 }, { 0x3c00, ~0ull }, { 0x407f, ~0ull }, { 0x3f81, 1ull << 63 }, { 0x3f6a, 1ull << 63 },
-    { 0x403a, 0xde0b6b3a763fffff }, { 0x403a, 0xde0b6b3a76400000 }, /* 10^18 - 1/16, 10^18: FBSTP */
+static const struct {
+    uint16_t high;
+    uint64_t low;
+} extended_corners[] = {
+    { 0x0000, 0 },
+    { 0x8000, 0 },
+    { 0x3fff, 1ull << 63 },
+    { 0xbfff, 1ull << 63 },
+    { 0x0000, 1 },
+    { 0x8000, 1 },
+    { 0x0000, 0x7fffffffffffffff },
+    { 0x0001, 1ull << 63 },
+    { 0x7ffe, ~0ull },
+    { 0xfffe, ~0ull },
+    { 0x7fff, 1ull << 63 },
+    { 0xffff, 1ull << 63 },
+    { 0x7fff, 3ull << 62 },
+    { 0xffff, 3ull << 62 },
+    { 0x7fff, (1ull << 63) + 1 },
+    { 0xffff, (1ull << 63) + 0x123456 },
+    { 0x0000, 1ull << 63 },
+    { 0x3fff, 1 },
+    { 0x4000, 0x4000000000000000 },
+    { 0x7fff, 0 },
+    { 0x7fff, 0x4000000000000000 },
+    { 0x3ffe, 1ull << 63 },
+    { 0x4000, 0xc90fdaa22168c235 },
+    { 0x403e, 1ull << 63 },
+    { 0xc03e, 1ull << 63 },
+    { 0x401e, 1ull << 63 },
+    { 0xc01e, 1ull << 63 },
+    { 0x400e, 1ull << 63 },
+    { 0x403e, ~0ull },
+    { 0x3fff, 0x8000000000000001 },
+    { 0x43fe, 0xfffffffffffff800 },
+    { 0x43fe, ~0ull },
+    { 0x3c01, 1ull << 63 },
+    { 0x3c00, ~0ull },
+    { 0x407f, ~0ull },
+    { 0x3f81, 1ull << 63 },
+    { 0x3f6a, 1ull << 63 },
+    { 0x403a, 0xde0b6b3a763fffff },
+    { 0x403a, 0xde0b6b3a76400000 }, /* 10^18 - 1/16, 10^18: FBSTP */
 };
 
 uint64_t corner_integer(struct rng *rng)
@@ -76,22 +139,25 @@ static uint64_t ordinary(struct rng *rng, unsigned exponent_bits, unsigned fract
 static uint16_t half_value(struct rng *rng)
 {
     unsigned kind = rng_below(rng, 10);
-    return kind < 5 ? half_corners[rng_below(rng, ARRAY_SIZE(half_corners))]
-           : kind < 8 ? (uint16_t)ordinary(rng, 5, 10) : (uint16_t)rng_next(rng);
+    return kind < 5   ? half_corners[rng_below(rng, ARRAY_SIZE(half_corners))]
+           : kind < 8 ? (uint16_t)ordinary(rng, 5, 10)
+                      : (uint16_t)rng_next(rng);
 }
 
 static uint32_t single_value(struct rng *rng)
 {
     unsigned kind = rng_below(rng, 10);
-    return kind < 5 ? single_corners[rng_below(rng, ARRAY_SIZE(single_corners))]
-           : kind < 8 ? (uint32_t)ordinary(rng, 8, 23) : (uint32_t)rng_next(rng);
+    return kind < 5   ? single_corners[rng_below(rng, ARRAY_SIZE(single_corners))]
+           : kind < 8 ? (uint32_t)ordinary(rng, 8, 23)
+                      : (uint32_t)rng_next(rng);
 }
 
 static uint64_t double_value(struct rng *rng)
 {
     unsigned kind = rng_below(rng, 10);
-    return kind < 5 ? double_corners[rng_below(rng, ARRAY_SIZE(double_corners))]
-           : kind < 8 ? ordinary(rng, 11, 52) : rng_next(rng);
+    return kind < 5   ? double_corners[rng_below(rng, ARRAY_SIZE(double_corners))]
+           : kind < 8 ? ordinary(rng, 11, 52)
+                      : rng_next(rng);
 }
 
 static void extended_value(struct rng *rng, uint8_t *bytes)
@@ -112,19 +178,36 @@ static void extended_value(struct rng *rng, uint8_t *bytes)
     memcpy(bytes + 8, &high, 2);
 }
 
-enum lanes { LANES_RANDOM, LANES_HALF, LANES_SINGLE, LANES_DOUBLE, LANES_EXTENDED, LANES_DECIMAL, LANES_BYTE, LANES_WORD,
-             LANES_DWORD, LANES_QWORD, LANES_EQUAL, LANES_COUNT };
+enum lanes {
+    LANES_RANDOM,
+    LANES_HALF,
+    LANES_SINGLE,
+    LANES_DOUBLE,
+    LANES_EXTENDED,
+    LANES_DECIMAL,
+    LANES_BYTE,
+    LANES_WORD,
+    LANES_DWORD,
+    LANES_QWORD,
+    LANES_EQUAL,
+    LANES_COUNT
+};
 
 static enum lanes choose_lanes(struct rng *rng, const char *mnemonic)
 {
-    static const struct { const char *name; enum lanes lanes; } hints[] = {
-        { "ph", LANES_HALF }, { "ps", LANES_SINGLE }, { "ss", LANES_SINGLE }, { "pd", LANES_DOUBLE }, { "sd", LANES_DOUBLE },
+    static const struct {
+        const char *name;
+        enum lanes lanes;
+    } hints[] = {
+        { "ph", LANES_HALF },   { "ps", LANES_SINGLE }, { "ss", LANES_SINGLE },
+        { "pd", LANES_DOUBLE }, { "sd", LANES_DOUBLE },
     };
     if (mnemonic && rng_chance(rng, 75)) {
         if (!strcmp(mnemonic, "fbstp") || !strcmp(mnemonic, "fbld"))
             return LANES_DECIMAL;
         if (mnemonic[0] == 'f') /* x87 operands: any of these */
-            return (enum lanes[]){ LANES_SINGLE, LANES_DOUBLE, LANES_EXTENDED, LANES_WORD, LANES_DWORD }[rng_below(rng, 5)];
+            return (enum lanes[]){ LANES_SINGLE, LANES_DOUBLE, LANES_EXTENDED, LANES_WORD,
+                                   LANES_DWORD }[rng_below(rng, 5)];
         for (size_t i = 0; i < ARRAY_SIZE(hints); i++)
             if (strstr(mnemonic, hints[i].name))
                 return hints[i].lanes;
@@ -150,9 +233,11 @@ static uint64_t lane_value(struct rng *rng, enum lanes lanes)
 
 void fill_lanes(struct rng *rng, uint8_t *bytes, unsigned size, const char *mnemonic)
 {
-    static const uint8_t widths[LANES_COUNT] = { [LANES_RANDOM] = 8, [LANES_HALF] = 2, [LANES_SINGLE] = 4, [LANES_DOUBLE] = 8,
-                                                 [LANES_EXTENDED] = 10, [LANES_DECIMAL] = 1, [LANES_BYTE] = 1, [LANES_WORD] = 2,
-                                                 [LANES_DWORD] = 4, [LANES_QWORD] = 8, [LANES_EQUAL] = 8 };
+    static const uint8_t widths[LANES_COUNT] = {
+        [LANES_RANDOM] = 8,    [LANES_HALF] = 2,    [LANES_SINGLE] = 4, [LANES_DOUBLE] = 8,
+        [LANES_EXTENDED] = 10, [LANES_DECIMAL] = 1, [LANES_BYTE] = 1,   [LANES_WORD] = 2,
+        [LANES_DWORD] = 4,     [LANES_QWORD] = 8,   [LANES_EQUAL] = 8
+    };
     enum lanes lanes = choose_lanes(rng, mnemonic);
     uint64_t same = corner_integer(rng);
 
@@ -170,11 +255,11 @@ void generate_mxcsr(struct rng *rng, struct fx_image *fx)
 {
     uint32_t value = 0x1f80 | (uint32_t)rng_below(rng, 4) << 13;
     if (rng_chance(rng, 30))
-        value |= (rng_next(rng) & 0x8040);         /* FZ, DAZ */
+        value |= (rng_next(rng) & 0x8040); /* FZ, DAZ */
     if (rng_chance(rng, 30))
         value &= ~((uint32_t)rng_next(rng) & 0x1f80); /* unmasked */
     if (rng_chance(rng, 50))
-        value |= rng_next(rng) & 0x3f;             /* sticky flags: unmasked ones too, that raises nothing */
+        value |= rng_next(rng) & 0x3f; /* sticky flags: unmasked ones too, that raises nothing */
     fx->mxcsr = value;
     fx->mxcsr_mask = 0xffff;
 }
