@@ -158,6 +158,8 @@ void cpu_update_mode(struct cpu *cpu)
         cpu->privilege = MMU_USER;
     else
         cpu->privilege = cpu->rflags & FLAG_AC ? MMU_SUPERVISOR_AC : MMU_SUPERVISOR;
+    cpu->alignment_check = cpu->cpl == 3 && (cpu->rflags & FLAG_AC) && (cpu->cr0 & CR0_AM);
+    cpu->checked_access = cpu->data_breakpoints || cpu->alignment_check;
 }
 
 /* No limit, type or base check can fail: 4 GiB at 0, present, and writable data or readable code. */

@@ -142,7 +142,9 @@ struct cpu {
     bool interrupt_shadow;  /* STI or MOV SS just retired */
     bool nmi_blocked;
     bool in_smm;
-    bool data_breakpoints;  /* DR7 enables some data breakpoint: memory accesses take the slow path */
+    bool data_breakpoints;  /* DR7 enables some data breakpoint */
+    bool alignment_check;   /* CR0.AM, RFLAGS.AC and CPL 3: misaligned accesses raise #AC (SDM Vol. 3A 6.15) */
+    bool checked_access;    /* one of the two: memory accesses take the slow path */
     bool code_breakpoints;  /* DR7 enables some instruction breakpoint: see cpu/debug.h */
     bool io_breakpoints;    /* DR7 and CR4.DE enable some I/O breakpoint */
     bool debug_shadow;      /* MOV SS or POP SS just retired: #DB is held for an instruction too */

@@ -39,6 +39,7 @@ static bool breakpoint_overlaps(const struct cpu *cpu, unsigned n, uint64_t addr
 void debug_update(struct cpu *cpu)
 {
     cpu->data_breakpoints = cpu->code_breakpoints = cpu->io_breakpoints = false;
+    cpu->checked_access = cpu->alignment_check;
     for (unsigned n = 0; n < 4; n++) {
         if (!breakpoint_enabled(cpu, n))
             continue;
@@ -50,7 +51,7 @@ void debug_update(struct cpu *cpu)
             cpu->io_breakpoints |= (cpu->cr4 & CR4_DE) != 0;
             break;
         default:
-            cpu->data_breakpoints = true;
+            cpu->data_breakpoints = cpu->checked_access = true;
         }
     }
 }

@@ -21,7 +21,8 @@ enum {
 
 static inline bool cpu_needs_stepping(const struct cpu *cpu)
 {
-    return unlikely((cpu->rflags & (FLAG_TF | FLAG_RF)) || cpu->code_breakpoints);
+    return unlikely((cpu->rflags & (FLAG_TF | FLAG_RF)) || cpu->code_breakpoints || cpu->data_breakpoints ||
+                    cpu->io_breakpoints);
 }
 
 /* DR6 bits (B0..B3) of the enabled instruction breakpoints at a linear address. */
@@ -38,8 +39,8 @@ static inline void debug_step_begin(struct cpu *cpu)
 {
     cpu->step_trap = cpu->rflags & FLAG_TF;
 }
-/* The instruction has retired: RF ends, and the single-step trap becomes pending. IRET and POPF set RF for
- * the instruction after them: `keep_rf`. */
+/* The instruction has retired: RF ends, and the single-step trap becomes pending. `keep_rf`: IRET has set RF for the
+ * instruction after it; an iteration of a repeated string instruction, but the last, leaves it set. */
 static inline void debug_step_end(struct cpu *cpu, bool keep_rf)
 {
     if (!keep_rf)

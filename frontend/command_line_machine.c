@@ -224,6 +224,9 @@ static int parse_rtc_base(struct settings *settings, const char *base, struct er
         end = strptime(base, "%Y-%m-%d", &date);
     if (!end || *end)
         return error_set(err, EINVAL, "base=%s: utc, localtime, 2006-06-17T16:01:21 or 2006-06-17 expected", base);
+    /* What fits into nanoseconds, with room for centuries of running. */
+    if (date.tm_year < 1970 - 1900 || date.tm_year > 2199 - 1900)
+        return error_set(err, EINVAL, "base=%s: the year must be 1970 to 2199", base);
     settings->rtc_offset_ns = (int64_t)timegm(&date) * 1000000000 - (int64_t)clock_wall_ns();
     return 0;
 }

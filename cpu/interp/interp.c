@@ -120,7 +120,10 @@ static enum step step_instruction(struct interp *interp)
     debug_step_begin(cpu);
     enum step step = run_block(cpu, block, &op);
     if (step != STEP_FAULT && step != STEP_RESYNC)
-        debug_step_end(cpu, block->ops[0].insn.row && block->ops[0].insn.row->handler == HANDLER_iret);
+        debug_step_end(cpu, step == STEP_REPEAT ||
+                                (block->ops[0].insn.row && block->ops[0].insn.row->handler == HANDLER_iret));
+    if (cpu->debug_shadow && cpu->code_breakpoints)
+        cpu->rflags |= FLAG_RF; /* MOV SS suppresses an instruction breakpoint on the next one (SDM Vol. 3A 6.8.3) */
     return step;
 }
 

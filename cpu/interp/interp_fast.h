@@ -24,14 +24,14 @@ static inline bool op_uses_stack_segment(const struct iop *op)
 /* Host pointers for an access inside one page that needs no attention; else NULL. */
 static inline uint8_t *fast_read(const struct cpu *cpu, gva_t gva, unsigned size)
 {
-    if (unlikely(cpu->data_breakpoints))
+    if (unlikely(cpu->checked_access))
         return NULL;
     return mmu_lookup_read(&cpu->mmu, gva, size, cpu->privilege);
 }
 
 static inline uint8_t *fast_write(const struct cpu *cpu, gva_t gva, unsigned size)
 {
-    if (unlikely(cpu->data_breakpoints))
+    if (unlikely(cpu->checked_access))
         return NULL;
     return mmu_lookup_write(&cpu->mmu, gva, size, cpu->privilege);
 }

@@ -31,15 +31,25 @@ static gva_t next_page(const struct cpu *cpu, gva_t gva)
     return cpu_long_mode(cpu) ? next : (uint32_t)next;
 }
 
+/* What #AC is about (SDM Vol. 3A table 6-7): operands of 2, 4 and 8 bytes; vectors have rules of their own. */
+static bool is_misaligned(gva_t gva, unsigned size)
+{
+    return size <= 8 && !(size & (size - 1)) && gva & (size - 1);
+}
+
 /* Splits [gva, gva + size) at the page end and translates both parts. Returns the number of
  * pieces or -1 with the fault. */
 static int translate_pieces(struct cpu *cpu, gva_t gva, unsigned size, enum mmu_access access,
                             enum mmu_privilege privilege, bool stack, struct piece pieces[MAX_PIECES])
 {
     int count = 0;
-    /* #GP comes before any #PF, also of the canonical part of an access that leaves the canonical range */
-    if (unlikely(passes_4gib(cpu, gva, size)) ||
-        (cpu_long_mode(cpu) && unlikely(!is_canonical(gva) || !is_canonical(gva + size - 1))))
+    bool long_mode = cpu_long_mode(cpu);
+    /* The order is the host's: #GP for where the access begins, #AC, #GP for where it ends, #PF. */
+    if (unlikely(long_mode && !is_canonical(gva)))
+        return not_canonical(cpu, stack);
+    if (unlikely(cpu->alignment_check) && privilege == MMU_USER && is_misaligned(gva, size))
+        return raise(cpu, VECTOR_AC, 0);
+    if (unlikely(passes_4gib(cpu, gva, size) || (long_mode && !is_canonical(gva + size - 1))))
         return not_canonical(cpu, stack);
     while (size) {
         unsigned in_page = (unsigned)(PAGE_SIZE - (gva & ~PAGE_MASK));

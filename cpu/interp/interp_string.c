@@ -61,7 +61,9 @@ static void zero_extend(struct cpu *cpu, const struct string_op *s, bool pointer
 static int string_address(struct cpu *cpu, const struct iop *op, const struct string_op *s, unsigned reg, enum segment seg,
                           bool write, gva_t *gva)
 {
-    return mem_segment_linear(cpu, seg, cpu->gpr[reg] & s->mask, s->size, write, op->insn.code_size, gva);
+    /* in 64-bit mode there is no limit: where the element ends is looked at by the access, after its alignment */
+    unsigned size = op->insn.code_size == CODE64 ? 1 : s->size;
+    return mem_segment_linear(cpu, seg, cpu->gpr[reg] & s->mask, size, write, op->insn.code_size, gva);
 }
 
 /* Elements from gva to the end of its page in the direction of travel. 0: the element crosses. */
@@ -77,7 +79,7 @@ static uint64_t elements_in_page(const struct string_op *s, gva_t gva)
  * a limit. (Segments with limits: element by element.) */
 static uint64_t run_length(const struct cpu *cpu, const struct iop *op, const struct string_op *s, unsigned reg, gva_t gva)
 {
-    if (op->segment_checked || cpu->rflags & FLAG_TF || cpu->data_breakpoints)
+    if (op->segment_checked || cpu->rflags & FLAG_TF || cpu->checked_access)
         return 1;
     uint64_t offset = cpu->gpr[reg] & s->mask;
     uint64_t room = s->step > 0 ? (s->mask - offset) / s->size : offset / s->size;
@@ -87,7 +89,7 @@ static uint64_t run_length(const struct cpu *cpu, const struct iop *op, const st
 /* After each part: go on, or let the engine look at events (the instruction restarts). */
 static bool must_leave(const struct cpu *cpu)
 {
-    return atomic_load_explicit(&cpu->events, memory_order_relaxed) || cpu->rflags & FLAG_TF || cpu->data_breakpoints;
+    return atomic_load_explicit(&cpu->events, memory_order_relaxed) || cpu->rflags & FLAG_TF || cpu->pending_debug;
 }
 
 static enum step leave(struct cpu *cpu, const struct iop *op, const struct string_op *s, bool done)
@@ -95,6 +97,7 @@ static enum step leave(struct cpu *cpu, const struct iop *op, const struct strin
     if (done || !s->count)
         return STEP_NEXT;
     cpu->cpu_rip = iop_ip(cpu, op);
+    cpu->rflags |= FLAG_RF; /* what an event between two iterations pushes (SDM Vol. 3B 18.3.1.1) */
     return STEP_REPEAT;
 }
 

@@ -57,6 +57,8 @@ enum step interp_sysret(struct cpu *cpu, const struct iop *op)
         cpu->rflags |= FLAG_IF;
     set_flat_segments(cpu, (uint16_t)(to64 ? base + 16 : base), (uint16_t)((base + 8) | 3), 3,
                       to64 ? SEG_ATTR_L : SEG_ATTR_DB);
+    if (cpu->rflags & FLAG_TF) /* unlike IRET, it traps at once: the system call was the instruction that was stepped */
+        cpu->pending_debug |= DR6_BS;
     cpu->cpu_rip = target;
     return STEP_BRANCH;
 }

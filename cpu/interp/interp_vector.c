@@ -193,9 +193,15 @@ enum step interp_vec(struct cpu *cpu, const struct iop *op)
         return step_fault(cpu, VECTOR_UD, 0);
     if (vector_check_class(cpu, hostop->exception_class))
         return STEP_FAULT;
-    if (hostop->mem_access)
+    if (!hostop->mem_access)
+        return finish(cpu, op, hostop, run_stub(cpu, op, hostop, NULL));
+    if (likely(!cpu->alignment_check))
         return run_memory(cpu, op, hostop);
-    return finish(cpu, op, hostop, run_stub(cpu, op, hostop, NULL));
+    /* conversions of half precision do not check alignment, all other operands of at most 8 bytes do */
+    cpu->alignment_check = op->insn.row->feature != FEATURE_F16C;
+    enum step step = run_memory(cpu, op, hostop);
+    cpu->alignment_check = true;
+    return step;
 }
 
 enum step interp_vec_flags(struct cpu *cpu, const struct iop *op)

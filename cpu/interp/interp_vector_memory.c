@@ -165,7 +165,7 @@ static enum step mask_move_bytes(struct cpu *cpu, const struct iop *op)
     return mask_move_halves(cpu, op, &access, data_bytes);
 }
 
-enum step interp_maskmov(struct cpu *cpu, const struct iop *op)
+static enum step maskmov_elements(struct cpu *cpu, const struct iop *op)
 {
     if (check_exception_class(cpu, op->insn.row))
         return STEP_FAULT;
@@ -207,7 +207,7 @@ static void spread_mask(uint8_t *mask, unsigned count, unsigned size)
         memset(mask + i * size, mask[i * size + size - 1] & 0x80 ? 0xff : 0, size);
 }
 
-enum step interp_gather(struct cpu *cpu, const struct iop *op)
+static enum step gather_elements(struct cpu *cpu, const struct iop *op)
 {
     const struct insn *insn = &op->insn;
     if (check_exception_class(cpu, insn->row))
@@ -239,4 +239,27 @@ enum step interp_gather(struct cpu *cpu, const struct iop *op)
     vector_zero_above(cpu, mask_reg, 0);
     vector_zero_above(cpu, dst_reg, count * size);
     return STEP_NEXT;
+}
+
+/* ---- Handlers: elements are exempt from alignment checks, as on the host ---- */
+
+static enum step without_alignment_check(struct cpu *cpu, const struct iop *op, iop_fn *elements)
+{
+    bool alignment_check = cpu->alignment_check;
+    cpu->alignment_check = false;
+    enum step step = elements(cpu, op);
+    cpu->alignment_check = alignment_check;
+    return step;
+}
+
+enum step interp_maskmov(struct cpu *cpu, const struct iop *op)
+{
+    if (op->insn.opcode == 0xf7) /* but MASKMOVDQU and MASKMOVQ check their quadwords */
+        return maskmov_elements(cpu, op);
+    return without_alignment_check(cpu, op, maskmov_elements);
+}
+
+enum step interp_gather(struct cpu *cpu, const struct iop *op)
+{
+    return without_alignment_check(cpu, op, gather_elements);
 }

@@ -291,6 +291,8 @@ static int fxsave_address(struct cpu *cpu, const struct iop *op, bool write, gva
         return raise(cpu, VECTOR_NM, 0);
     if (op_address(cpu, op, XSAVE_LEGACY_SIZE, write, gva))
         return -1;
+    if (unlikely(cpu->alignment_check) && *gva & 3) /* SDM Vol. 2A FXSAVE: #AC or #GP, the host's choice */
+        return raise(cpu, VECTOR_AC, 0);
     if (*gva & 15)
         return raise(cpu, VECTOR_GP, 0);
     return area_touch(cpu, *gva + XSAVE_LEGACY_SIZE - 1, 1, write, op_uses_stack_segment(op)); /* as processors do */

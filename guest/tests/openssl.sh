@@ -1,5 +1,6 @@
 # Digests, ciphers and signatures: the same bytes on every correct CPU.
 data=$1
+dir=$(mktemp -d)
 for digest in md5 sha1 sha256 sha512 sha3-256 blake2b512; do
     openssl dgst -$digest <"$data"
 done
@@ -7,8 +8,9 @@ for cipher in aes-128-cbc aes-256-ctr aes-256-cbc chacha20 camellia-128-cbc; do
     openssl enc -$cipher -K 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f \
         -iv 0f0e0d0c0b0a09080706050403020100 <"$data" 2>/dev/null | openssl dgst -sha256
 done
-openssl genrsa -out /tmp/rsa.pem 1024 2>/dev/null
-openssl dgst -sha256 -sign /tmp/rsa.pem -out /tmp/sig "$data"
-openssl rsa -in /tmp/rsa.pem -pubout -out /tmp/pub.pem 2>/dev/null
-openssl dgst -sha256 -verify /tmp/pub.pem -signature /tmp/sig "$data"
+openssl genrsa -out $dir/rsa.pem 1024 2>/dev/null
+openssl dgst -sha256 -sign $dir/rsa.pem -out $dir/sig "$data"
+openssl rsa -in $dir/rsa.pem -pubout -out $dir/pub.pem 2>/dev/null
+openssl dgst -sha256 -verify $dir/pub.pem -signature $dir/sig "$data"
 openssl prime -hex fffffffffffffffffffffffffffffffeffffffffffffffff
+rm -r "$dir"

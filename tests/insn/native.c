@@ -110,6 +110,7 @@ on_signal(int signal_number, siginfo_t *info, void *context)
 {
     mcontext_t *user = &((ucontext_t *)context)->uc_mcontext;
     (void)info;
+    __asm__ volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" : : : "cc", "memory"); /* no #AC in here */
 
     if (!native_running) {
         if (signal_number != SIGALRM)
@@ -141,6 +142,7 @@ on_signal(int signal_number, siginfo_t *info, void *context)
     native_out.gs_base = gs;
     save_registers(user);
     user->gregs[REG_RIP] = (greg_t)(uintptr_t)native_fault_return;
+    user->gregs[REG_EFL] &= ~(greg_t)0x40000; /* AC */
     user->gregs[REG_RSP] = (greg_t)native_host_rsp;
     user->gregs[REG_EFL] = 0x202;
 }

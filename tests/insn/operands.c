@@ -520,6 +520,8 @@ static void fill_state(struct placer *p)
     state->rflags = 2 | FLAG_IF | (r & FLAGS_ARITH);
     if (rng_chance(p->rng, 5))
         state->rflags |= FLAG_DF;
+    if (rng_chance(p->rng, 6)) /* CR0.AM is set, here and by Linux: misaligned accesses raise #AC */
+        state->rflags |= FLAG_AC;
     state->rip = CODE_BASE + p->test->code_offset;
     state->fs_base = FS_BASE;
     state->gs_base = GS_BASE;
