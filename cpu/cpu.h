@@ -31,11 +31,20 @@ struct segment_register {
     bool flat; /* base 0, limit 4 GiB - 1, present, writable expand-up data (or readable code): no checks needed */
 };
 enum {
-    SEG_ATTR_TYPE = 0xf, SEG_ATTR_S = 1 << 4, SEG_ATTR_DPL_SHIFT = 5, SEG_ATTR_P = 1 << 7,
-    SEG_ATTR_AVL = 1 << 12, SEG_ATTR_L = 1 << 13, SEG_ATTR_DB = 1 << 14, SEG_ATTR_G = 1 << 15,
+    SEG_ATTR_TYPE = 0xf,
+    SEG_ATTR_S = 1 << 4,
+    SEG_ATTR_DPL_SHIFT = 5,
+    SEG_ATTR_P = 1 << 7,
+    SEG_ATTR_AVL = 1 << 12,
+    SEG_ATTR_L = 1 << 13,
+    SEG_ATTR_DB = 1 << 14,
+    SEG_ATTR_G = 1 << 15,
     SEG_ATTR_UNUSABLE = 1 << 16,
     /* type bits when S = 1 */
-    SEG_TYPE_ACCESSED = 1, SEG_TYPE_RW = 2, SEG_TYPE_EXPAND_DOWN_OR_CONFORMING = 4, SEG_TYPE_CODE = 8,
+    SEG_TYPE_ACCESSED = 1,
+    SEG_TYPE_RW = 2,
+    SEG_TYPE_EXPAND_DOWN_OR_CONFORMING = 4,
+    SEG_TYPE_CODE = 8,
 };
 
 struct table_register {
@@ -48,11 +57,11 @@ struct table_register {
  * vec[] is the truth. */
 struct fxsave_area {
     uint16_t fcw, fsw;
-    uint8_t ftw, reserved;  /* abridged tag: bit set = not empty */
+    uint8_t ftw, reserved; /* abridged tag: bit set = not empty */
     uint16_t fop;
     uint64_t fip, fdp;
     uint32_t mxcsr, mxcsr_mask;
-    uint8_t st[8][16];      /* ST(0) first, 10 bytes used */
+    uint8_t st[8][16]; /* ST(0) first, 10 bytes used */
     uint8_t xmm[16][16];
     uint8_t rest[96];
 } __attribute__((aligned(64)));
@@ -61,8 +70,8 @@ _Static_assert(sizeof(struct fxsave_area) == 512, "FXSAVE image");
 struct vector_state {
     uint8_t vec[32][64] __attribute__((aligned(64))); /* zmm0..31; xmm and ymm are the low parts */
     uint64_t mask[8];
-    struct fxsave_area fx;      /* x87, MMX, MXCSR */
-    uint16_t fcs, fds;          /* for 32-bit FNSTENV; zero when CPUID says they are deprecated */
+    struct fxsave_area fx; /* x87, MMX, MXCSR */
+    uint16_t fcs, fds;     /* for 32-bit FNSTENV; zero when CPUID says they are deprecated */
 };
 
 /* MSR state: X-macro list in cpu/msr.def. */
@@ -79,28 +88,28 @@ struct cpu_msrs {
 
 /* Set by other threads (cpu_event_set), noticed between blocks. */
 enum cpu_event {
-    CPU_EVENT_INTR = 1 << 0,  /* the APIC has an interrupt to deliver: level, follows the APIC's output */
+    CPU_EVENT_INTR = 1 << 0, /* the APIC has an interrupt to deliver: level, follows the APIC's output */
     CPU_EVENT_NMI = 1 << 1,
     CPU_EVENT_SMI = 1 << 2,
     CPU_EVENT_INIT = 1 << 3,
     CPU_EVENT_SIPI = 1 << 4,
-    CPU_EVENT_STOP = 1 << 5,  /* leave cpu_run (pause, reset, quit) */
-    CPU_EVENT_FLUSH_TLB = 1 << 6,  /* physical map changed */
-    CPU_EVENT_WORK = 1 << 7,  /* run queued work: cross-vCPU invalidation, write tracking */
+    CPU_EVENT_STOP = 1 << 5,      /* leave cpu_run (pause, reset, quit) */
+    CPU_EVENT_FLUSH_TLB = 1 << 6, /* physical map changed */
+    CPU_EVENT_WORK = 1 << 7,      /* run queued work: cross-vCPU invalidation, write tracking */
 };
 
 /* What the local APIC offers its CPU (wired by the frontend; the CPU never includes devices). All called
  * on the vCPU's thread; the implementation takes the device lock itself. */
 struct cpu_apic_ops {
-    int (*acknowledge)(void *apic);        /* vector of the interrupt that is now in service; -1: none after all */
+    int (*acknowledge)(void *apic); /* vector of the interrupt that is now in service; -1: none after all */
     uint32_t (*mmio_read)(void *apic, unsigned offset, unsigned size);
     void (*mmio_write)(void *apic, unsigned offset, unsigned size, uint32_t value);
     /* IA32_APIC_BASE, IA32_TSC_DEADLINE, x2APIC 0x800..0x8ff; false: #GP */
     bool (*msr_read)(void *apic, uint32_t msr, uint64_t *value);
     bool (*msr_write)(void *apic, uint32_t msr, uint64_t value);
-    uint8_t (*get_tpr)(void *apic);        /* CR8 = TPR[7:4] */
+    uint8_t (*get_tpr)(void *apic); /* CR8 = TPR[7:4] */
     void (*set_tpr)(void *apic, uint8_t tpr);
-    uint64_t (*get_base)(void *apic);      /* IA32_APIC_BASE */
+    uint64_t (*get_base)(void *apic); /* IA32_APIC_BASE */
 };
 
 enum cpu_exit {
@@ -123,7 +132,7 @@ struct engine {
     /* Runs until an exit; returns with state exact at an instruction boundary. Halts are
      * waited out inside (cpu_wait_for_event). */
     enum cpu_exit (*run)(struct cpu *cpu);
-    void (*flush)(struct cpu *cpu);           /* drop every cached translation */
+    void (*flush)(struct cpu *cpu); /* drop every cached translation */
 };
 extern const struct engine interp_engine;
 
@@ -133,37 +142,38 @@ struct cpu {
     /* gpr[16] is always 0 (REG_NONE), gpr[17] is RIP: start of the current block while an
      * engine runs (see interp), exact otherwise. */
     uint64_t gpr[18];
-    uint64_t rflags;        /* bit 1 always set */
+    uint64_t rflags;         /* bit 1 always set */
     _Atomic uint32_t events; /* enum cpu_event */
     uint8_t cpl;
-    uint8_t code_size;      /* enum code_size of CS, EFER.LMA */
-    uint8_t privilege;      /* enum mmu_privilege for data accesses: from CPL, CR4.SMAP irrelevant (AC decides) */
-    uint8_t activity;       /* enum cpu_activity */
-    bool interrupt_shadow;  /* STI or MOV SS just retired */
+    uint8_t code_size;     /* enum code_size of CS, EFER.LMA */
+    uint8_t privilege;     /* enum mmu_privilege for data accesses: from CPL, CR4.SMAP irrelevant (AC decides) */
+    uint8_t activity;      /* enum cpu_activity */
+    bool interrupt_shadow; /* STI or MOV SS just retired */
     bool nmi_blocked;
     bool in_smm;
-    bool data_breakpoints;  /* DR7 enables some data breakpoint */
-    bool alignment_check;   /* CR0.AM, RFLAGS.AC and CPL 3: misaligned accesses raise #AC (SDM Vol. 3A 6.15) */
-    bool checked_access;    /* one of the two: memory accesses take the slow path */
-    bool code_breakpoints;  /* DR7 enables some instruction breakpoint: see cpu/debug.h */
-    bool io_breakpoints;    /* DR7 and CR4.DE enable some I/O breakpoint */
-    bool debug_shadow;      /* MOV SS or POP SS just retired: #DB is held for an instruction too */
-    bool step_trap;         /* the current instruction began with TF set and has not suppressed its trap */
+    bool data_breakpoints; /* DR7 enables some data breakpoint */
+    bool alignment_check;  /* CR0.AM, RFLAGS.AC and CPL 3: misaligned accesses raise #AC (SDM Vol. 3A 6.15) */
+    bool checked_access;   /* one of the two: memory accesses take the slow path */
+    bool code_breakpoints; /* DR7 enables some instruction breakpoint: see cpu/debug.h */
+    bool io_breakpoints;   /* DR7 and CR4.DE enable some I/O breakpoint */
+    bool debug_shadow;     /* MOV SS or POP SS just retired: #DB is held for an instruction too */
+    bool step_trap;        /* the current instruction began with TF set and has not suppressed its trap */
     struct segment_register segs[SEG_COUNT];
     struct segment_register ldtr, tr;
     struct table_register gdtr, idtr;
     uint64_t cr0, cr2, cr3, cr4, xcr0;
-    uint64_t dr[8];         /* dr4, dr5 unused */
+    uint64_t dr[8]; /* dr4, dr5 unused */
     uint32_t pkru;
     struct cpu_msrs msrs;
-    struct fault fault;     /* filled by whoever returns STEP_FAULT */
-    uint64_t pending_debug; /* DR6 bits to report in a #DB at the next boundary (single-step, data breakpoints, TSS T) */
+    struct fault fault; /* filled by whoever returns STEP_FAULT */
+    uint64_t
+        pending_debug; /* DR6 bits to report in a #DB at the next boundary (single-step, data breakpoints, TSS T) */
     struct vector_state vector;
 
     struct mmu mmu;
 
     /* Surroundings */
-    unsigned index;         /* vCPU number = APIC id */
+    unsigned index; /* vCPU number = APIC id */
     struct physmem *physmem;
     struct port_space *ports;
     struct clock *clock;
@@ -171,15 +181,15 @@ struct cpu {
     const struct cpu_apic_ops *apic_ops;
     const struct cpuid_model *model; /* owned by the machine, shared by all vCPUs */
     const struct engine *engine;
-    void *engine_data;      /* interp: struct interp * */
+    void *engine_data; /* interp: struct interp * */
 
     /* Halting: the vCPU thread sleeps here until an event that wakes it. */
     pthread_mutex_t wait_lock;
     pthread_cond_t wait_cond;
-    _Atomic bool waiting;       /* pairs with events: see cpu_event_set */
+    _Atomic bool waiting; /* pairs with events: see cpu_event_set */
     _Atomic uint8_t sipi_vector;
-    struct cpu_work *work;      /* guarded by wait_lock */
-    uint32_t logged_msrs[64];   /* unknown MSRs that have been logged */
+    struct cpu_work *work;    /* guarded by wait_lock */
+    uint32_t logged_msrs[64]; /* unknown MSRs that have been logged */
     unsigned logged_msr_count;
 
     struct {
@@ -199,9 +209,9 @@ extern const struct state_table cpu_state_table; /* architectural state, for sav
 enum cpu_exit cpu_run(struct cpu *cpu);
 
 /* Any thread. */
-void cpu_event_set(struct cpu *cpu, uint32_t events);   /* release; wakes a halted vCPU */
+void cpu_event_set(struct cpu *cpu, uint32_t events); /* release; wakes a halted vCPU */
 void cpu_event_clear(struct cpu *cpu, uint32_t events);
-void cpu_sipi(struct cpu *cpu, uint8_t vector);         /* start-up IPI: remembers the vector, sets the event */
+void cpu_sipi(struct cpu *cpu, uint8_t vector); /* start-up IPI: remembers the vector, sets the event */
 /* Runs fn(cpu, opaque) on the vCPU's thread at its next boundary; if the vCPU never runs again, never. */
 int cpu_queue_work(struct cpu *cpu, void (*fn)(struct cpu *cpu, void *opaque), void *opaque);
 /* vCPU thread: sleeps until an event is set that ends the current activity. */
@@ -209,23 +219,36 @@ void cpu_wait_for_event(struct cpu *cpu);
 
 /* Setters that keep everything derived (cpl, code_size, flat, privilege, MMU) consistent. They
  * check nothing: for reset, loaders, tests, debuggers, engines after their checks. */
-void cpu_set_segment(struct cpu *cpu, enum segment seg, uint16_t selector, uint64_t base, uint32_t limit, uint32_t attributes);
+void cpu_set_segment(struct cpu *cpu, enum segment seg, uint16_t selector, uint64_t base, uint32_t limit,
+                     uint32_t attributes);
 void cpu_set_cr0(struct cpu *cpu, uint64_t value);
 void cpu_set_cr3(struct cpu *cpu, uint64_t value, bool no_flush);
 void cpu_set_cr4(struct cpu *cpu, uint64_t value);
 void cpu_set_efer(struct cpu *cpu, uint64_t value);
 void cpu_set_pkru(struct cpu *cpu, uint32_t value);
-void cpu_set_rflags(struct cpu *cpu, uint64_t value);  /* bit 1 forced; recomputes privilege (AC) */
+void cpu_set_rflags(struct cpu *cpu, uint64_t value); /* bit 1 forced; recomputes privilege (AC) */
 void cpu_set_cpl(struct cpu *cpu, unsigned cpl);
 /* MTRRs as a BIOS leaves them: on, write-back but for the video window and [uncached_base, 4 GiB), which is a power of two
  * below 4 GiB. For kernels that are booted without one. */
 void cpu_set_firmware_mtrrs(struct cpu *cpu, uint64_t uncached_base);
-void cpu_update_mode(struct cpu *cpu);                 /* recomputes code_size, privilege from segs, EFER, CR0, rflags */
+void cpu_update_mode(struct cpu *cpu); /* recomputes code_size, privilege from segs, EFER, CR0, rflags */
 
-static inline bool cpu_long_mode(const struct cpu *cpu) { return cpu->msrs.efer & (1u << 10); }
-static inline bool cpu_protected(const struct cpu *cpu) { return cpu->cr0 & 1; }
-static inline bool cpu_v86(const struct cpu *cpu) { return cpu->rflags & FLAG_VM; }
-static inline bool cpu_paging(const struct cpu *cpu) { return cpu->cr0 >> 31 & 1; }
+static inline bool cpu_long_mode(const struct cpu *cpu)
+{
+    return cpu->msrs.efer & (1u << 10);
+}
+static inline bool cpu_protected(const struct cpu *cpu)
+{
+    return cpu->cr0 & 1;
+}
+static inline bool cpu_v86(const struct cpu *cpu)
+{
+    return cpu->rflags & FLAG_VM;
+}
+static inline bool cpu_paging(const struct cpu *cpu)
+{
+    return cpu->cr0 >> 31 & 1;
+}
 bool cpu_has(const struct cpu *cpu, enum cpu_feature feature);
 
 void cpu_log_state(const struct cpu *cpu, enum log_category category);

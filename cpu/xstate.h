@@ -17,8 +17,8 @@ enum {
 };
 
 enum {
-    XSAVE_LEGACY_SIZE = 512,  /* the FXSAVE image */
-    XSAVE_HEADER_SIZE = 64,   /* XSTATE_BV, XCOMP_BV, reserved */
+    XSAVE_LEGACY_SIZE = 512, /* the FXSAVE image */
+    XSAVE_HEADER_SIZE = 64,  /* XSTATE_BV, XCOMP_BV, reserved */
     XSAVE_EXTENDED_OFFSET = XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE,
     XSAVE_MAX_SIZE = 2688 + 64, /* of any format that we write, rounded up to 64 */
 };

@@ -21,10 +21,10 @@
 
 #include "mmu/mmu_internal.h"
 
-#define L2_WAYS 4
+#define L2_WAYS       4
 #define L2_SPACE_BITS 24
 #define L2_SPACE_MASK (BIT(L2_SPACE_BITS) - 1)
-#define L2_PCIDS 4096
+#define L2_PCIDS      4096
 
 /*  key:   63..12 address of the page | 11 valid | 10..7 pkey | 6..5 size | 4 G | 3 D | 2..0 RIGHT_*
  *  value: 63..24 gpa of the page >> 12 | 23..0 number of the space                          */
@@ -32,20 +32,24 @@ struct l2_entry {
     uint64_t key, value;
 };
 enum {
-    L2_DIRTY = 1 << 3, L2_GLOBAL = 1 << 4, L2_SIZE_SHIFT = 5, L2_PKEY_SHIFT = 7, L2_VALID = 1 << 11,
+    L2_DIRTY = 1 << 3,
+    L2_GLOBAL = 1 << 4,
+    L2_SIZE_SHIFT = 5,
+    L2_PKEY_SHIFT = 7,
+    L2_VALID = 1 << 11,
 };
 
 struct l2_table {
     struct l2_entry *entries;
     uint32_t set_mask;
-    uint8_t shift;       /* of the pages in this table */
-    bool used;           /* anything inserted since it was cleared */
+    uint8_t shift; /* of the pages in this table */
+    bool used;     /* anything inserted since it was cleared */
     uint32_t next_way;
 };
 
 struct l2_space {
     gpa_t root;
-    uint32_t number;     /* counts if it is at least the lowest that does */
+    uint32_t number; /* counts if it is at least the lowest that does */
 };
 
 enum { TABLE_4K, TABLE_2M, TABLE_1G, TABLE_COUNT };

@@ -94,7 +94,8 @@ static int find_translation(struct mmu *mmu, gva_t gva, enum mmu_access access, 
     struct translation cached;
 
     if (!(mmu->paging.cr0 & CR0_PG)) {
-        *translation = (struct translation){ .gpa = gva & PAGE_MASK, .rights = RIGHT_WRITE | RIGHT_USER, .dirty = true };
+        *translation =
+            (struct translation){ .gpa = gva & PAGE_MASK, .rights = RIGHT_WRITE | RIGHT_USER, .dirty = true };
         *allowed = paging_allowed(&mmu->paging, 0, 0, privilege);
         return 0;
     }

@@ -14,8 +14,8 @@
 
 #include "mmu/walk.h"
 
-#define MMU_L1_BITS 10
-#define MMU_L1_SIZE (1u << MMU_L1_BITS)
+#define MMU_L1_BITS      10
+#define MMU_L1_SIZE      (1u << MMU_L1_BITS)
 #define MMU_L1_EXEC_BITS 9
 #define MMU_L1_EXEC_SIZE (1u << MMU_L1_EXEC_BITS)
 /* The tag of an invalid entry: non-canonical, and with the index bits complemented, so
@@ -47,7 +47,7 @@ struct mmu {
     struct tlb_exec_entry exec[2][MMU_L1_EXEC_SIZE]; /* [0] user, [1] supervisor */
     struct paging paging;
     struct physmem *physmem;
-    gpa_t apic_page;       /* this page is MMIO for this vCPU whatever the map says; ~0: none */
+    gpa_t apic_page; /* this page is MMIO for this vCPU whatever the map says; ~0: none */
     /* Changes whenever what an instruction fetch would find may have changed: flushes,
      * INVLPG, CR and EFER changes. Caches keyed by virtual address compare it. */
     uint64_t exec_generation;
@@ -64,9 +64,9 @@ void mmu_destroy(struct mmu *mmu);
 
 /* The answer to one access within one page. */
 struct mmu_target {
-    uint8_t *host;   /* of the byte at gva; NULL: go through physmem_mmio_* (or the APIC) with gpa */
+    uint8_t *host; /* of the byte at gva; NULL: go through physmem_mmio_* (or the APIC) with gpa */
     gpa_t gpa;
-    bool notice;     /* write to a tracked page: call physmem_written(gpa, size) around the store */
+    bool notice; /* write to a tracked page: call physmem_written(gpa, size) around the store */
 };
 
 /* Slow path: finds and caches the translation of gva. 0, or -1 with *fault (#PF). gva
@@ -100,7 +100,7 @@ void mmu_set_apic_page(struct mmu *mmu, gpa_t page);
 void mmu_invlpg(struct mmu *mmu, gva_t gva);
 /* INVPCID types 0 to 3 (SDM Vol. 2A INVPCID). */
 void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t gva);
-void mmu_flush_all(struct mmu *mmu); /* everything, globals too: reset, map change */
+void mmu_flush_all(struct mmu *mmu);                   /* everything, globals too: reset, map change */
 void mmu_drop_write_tags(struct mmu *mmu, gpa_t page); /* a page became write-tracked */
 
 /* From other threads: asks the owner to drop the write tags of a page. The caller then makes the vCPU

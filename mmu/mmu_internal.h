@@ -11,10 +11,10 @@
 enum page_size_code { PAGE_4K, PAGE_2M, PAGE_4M, PAGE_1G };
 
 struct translation {
-    gpa_t gpa;          /* of the 4 KiB page */
-    uint8_t rights;     /* RIGHT_*: before privilege, control registers and protection keys */
+    gpa_t gpa;      /* of the 4 KiB page */
+    uint8_t rights; /* RIGHT_*: before privilege, control registers and protection keys */
     uint8_t pkey;
-    uint8_t size_code;  /* enum page_size_code: what the guest's entry maps */
+    uint8_t size_code; /* enum page_size_code: what the guest's entry maps */
     bool dirty, global;
 };
 
@@ -26,7 +26,7 @@ static inline unsigned page_size_shift(unsigned size_code)
 
 /* ---- tlb.c: the L1 arrays ---- */
 
-#define TLB_LIMIT_MAX 64
+#define TLB_LIMIT_MAX   64
 #define TLB_PENDING_MAX 64
 
 /* Pages that may be in an array, by what INVLPG knows: the address, but not the page's size. No false
@@ -41,7 +41,7 @@ struct tlb_fifo {
     unsigned count;
 };
 
-#define TLB_ARRAYS MMU_PRIVILEGES
+#define TLB_ARRAYS      MMU_PRIVILEGES
 #define TLB_EXEC_ARRAYS 2
 
 struct tlb_info {
@@ -51,16 +51,16 @@ struct tlb_info {
     /* Which entries are valid; local: not global. A flush looks at nothing else. */
     uint64_t data_local[TLB_ARRAYS][MMU_L1_SIZE / 64], data_global[TLB_ARRAYS][MMU_L1_SIZE / 64];
     uint64_t exec_local[TLB_EXEC_ARRAYS][MMU_L1_EXEC_SIZE / 64], exec_global[TLB_EXEC_ARRAYS][MMU_L1_EXEC_SIZE / 64];
-    struct page_filter large_local, large_global; /* pages above 4 KiB in any array */
+    struct page_filter large_local, large_global;       /* pages above 4 KiB in any array */
     struct page_filter executed_local, executed_global; /* everything that went into the exec arrays */
-    uint32_t pkeys;       /* bit per protection key: some data entry has it */
+    uint32_t pkeys;                                     /* bit per protection key: some data entry has it */
 
-    unsigned limit;       /* mmu_set_l1_limit */
+    unsigned limit; /* mmu_set_l1_limit */
     struct tlb_fifo data_fifo, exec_fifo;
 
     pthread_mutex_t pending_lock;
     _Atomic bool pending;
-    unsigned pending_count;             /* guarded by pending_lock; above the maximum: all pages */
+    unsigned pending_count;               /* guarded by pending_lock; above the maximum: all pages */
     gpa_t pending_pages[TLB_PENDING_MAX]; /* guarded by pending_lock */
 };
 
@@ -69,7 +69,7 @@ void tlb_destroy(struct mmu *mmu);
 void tlb_fill_data(struct mmu *mmu, gva_t gva, enum mmu_privilege privilege, const struct translation *translation,
                    uint8_t *host_r, uint8_t *host_w);
 void tlb_fill_exec(struct mmu *mmu, gva_t gva, bool supervisor, const struct translation *translation, uint8_t *host);
-void tlb_flush_local(struct mmu *mmu);  /* all but global pages */
+void tlb_flush_local(struct mmu *mmu); /* all but global pages */
 void tlb_flush_all(struct mmu *mmu);
 void tlb_invalidate_page(struct mmu *mmu, gva_t gva); /* every piece of the page at gva, global or not */
 void tlb_drop_pkeys(struct mmu *mmu, uint32_t pkeys); /* entries of these protection keys (bit mask) */
@@ -82,12 +82,12 @@ struct mmu_l2 *l2_create(struct error *err);
 void l2_destroy(struct mmu_l2 *l2);
 bool l2_lookup(const struct mmu_l2 *l2, gva_t gva, struct translation *translation);
 void l2_insert(struct mmu_l2 *l2, gva_t gva, const struct translation *translation);
-void l2_remove(struct mmu_l2 *l2, gva_t gva); /* current address space and global pages */
+void l2_remove(struct mmu_l2 *l2, gva_t gva);                     /* current address space and global pages */
 void l2_remove_pcid(struct mmu_l2 *l2, unsigned pcid, gva_t gva); /* that PCID's, not global ones */
 /* Makes (pcid, root) current; without `keep` its translations are dropped, as they are if the PCID had
  * another root. True if nothing changed: what is current was current before. */
 bool l2_select(struct mmu_l2 *l2, unsigned pcid, gpa_t root, bool keep);
-void l2_flush_pcid(struct mmu_l2 *l2, unsigned pcid);  /* not global ones; not the current one: l2_select */
-void l2_flush(struct mmu_l2 *l2, bool globals);        /* all PCIDs; then l2_select must be called */
+void l2_flush_pcid(struct mmu_l2 *l2, unsigned pcid); /* not global ones; not the current one: l2_select */
+void l2_flush(struct mmu_l2 *l2, bool globals);       /* all PCIDs; then l2_select must be called */
 
 #endif

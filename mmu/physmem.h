@@ -27,10 +27,10 @@ uint64_t physmem_ram_size(const struct physmem *mem);
 
 /* Ranges are page-aligned for RAM and ROM. Later additions cover earlier ones where
  * they overlap (as a PCI BAR over RAM); removal uncovers. */
-struct mem_region *physmem_add_ram(struct physmem *mem, gpa_t gpa, uint64_t size, uint64_t ram_offset,
+struct mem_region *physmem_add_ram(struct physmem *mem, gpa_t gpa, uint64_t size, uint64_t ram_offset, const char *name,
+                                   struct error *err);
+struct mem_region *physmem_add_rom(struct physmem *mem, gpa_t gpa, uint64_t size, const void *data, uint64_t data_size,
                                    const char *name, struct error *err);
-struct mem_region *physmem_add_rom(struct physmem *mem, gpa_t gpa, uint64_t size, const void *data,
-                                   uint64_t data_size, const char *name, struct error *err);
 struct mem_region *physmem_add_mmio(struct physmem *mem, gpa_t gpa, uint64_t size, const struct io_ops *ops,
                                     void *opaque, const char *name, struct error *err);
 void physmem_move(struct mem_region *region, gpa_t gpa); /* BAR reprogrammed; keeps its priority */
@@ -68,7 +68,7 @@ void *physmem_ram_pointer(struct physmem *mem, gpa_t gpa, uint64_t size);
 
 /* Page tracking: a byte of flags for each RAM page; atomics. */
 enum {
-    PAGE_FLAG_CODE = 1 << 0,  /* decoded or translated code lives here: writes must be told */
+    PAGE_FLAG_CODE = 1 << 0, /* decoded or translated code lives here: writes must be told */
     PAGE_FLAG_DIRTY_MIGRATION = 1 << 1,
     PAGE_FLAG_DIRTY_DISPLAY = 1 << 2,
     PAGE_FLAGS_DIRTY = PAGE_FLAG_DIRTY_MIGRATION | PAGE_FLAG_DIRTY_DISPLAY,
@@ -77,7 +77,7 @@ enum {
 /* 0 for what is not RAM. A page whose dirty bits are all set and whose CODE bit is clear
  * may be written directly; every other write calls physmem_written(). */
 uint8_t physmem_page_flags(const struct physmem *mem, gpa_t gpa);
-void physmem_page_set_flags(struct physmem *mem, gpa_t gpa, uint8_t flags);   /* CODE: listeners drop write tags */
+void physmem_page_set_flags(struct physmem *mem, gpa_t gpa, uint8_t flags); /* CODE: listeners drop write tags */
 void physmem_page_clear_flags(struct physmem *mem, gpa_t gpa, uint8_t flags);
 /* CODE by count: each vCPU (each cache of code) holds a page once, before it reads its bytes, and releases it when it
  * has no code of it any more; the flag goes with the last holder. */
@@ -95,9 +95,9 @@ void physmem_written(struct physmem *mem, gpa_t gpa, uint64_t size);
 void physmem_collect_dirty(struct physmem *mem, gpa_t gpa, uint64_t size, uint8_t flag, uint64_t *bitmap);
 
 struct physmem_listener {
-    void (*map_changed)(void *opaque);                                   /* flush all cached translations */
-    void (*code_written)(void *opaque, gpa_t gpa, uint64_t size);        /* only pages with CODE set */
-    void (*write_tracking)(void *opaque, gpa_t page);                    /* write tags for this page must go */
+    void (*map_changed)(void *opaque);                            /* flush all cached translations */
+    void (*code_written)(void *opaque, gpa_t gpa, uint64_t size); /* only pages with CODE set */
+    void (*write_tracking)(void *opaque, gpa_t page);             /* write tags for this page must go */
     void *opaque;
 };
 void physmem_add_listener(struct physmem *mem, const struct physmem_listener *listener);

@@ -14,8 +14,8 @@ struct mem_region {
     uint64_t size;
     enum mem_kind kind;
     bool enabled;
-    uint8_t *host;           /* RAM, ROM: of the first byte */
-    struct io_ops ops;       /* MMIO */
+    uint8_t *host;     /* RAM, ROM: of the first byte */
+    struct io_ops ops; /* MMIO */
     void *opaque;
     char name[32];
 };
@@ -24,7 +24,7 @@ struct mem_region {
  * every look-up finds one. All fields are read while a writer may be at work: see physmem_map.c. */
 struct flat_range {
     _Atomic gpa_t first, last;
-    _Atomic(uint8_t *) host;               /* of the byte at `first`, or NULL */
+    _Atomic(uint8_t *) host; /* of the byte at `first`, or NULL */
     _Atomic(struct mem_region *) region;
     _Atomic uint64_t region_offset;
     _Atomic uint32_t kind;
@@ -34,8 +34,8 @@ struct flat_view {
     struct flat_view *retired_next;
     unsigned capacity;
     _Atomic unsigned count;
-    _Atomic unsigned largest[2];           /* the two largest RAM ranges: tried first */
-    _Atomic bool aliased;                  /* some RAM page shows at two addresses */
+    _Atomic unsigned largest[2]; /* the two largest RAM ranges: tried first */
+    _Atomic bool aliased;        /* some RAM page shows at two addresses */
     struct flat_range ranges[];
 };
 
@@ -46,16 +46,16 @@ struct listener_list {
 };
 
 struct physmem {
-    pthread_mutex_t *lock;                 /* the device lock; may be NULL in tests */
+    pthread_mutex_t *lock; /* the device lock; may be NULL in tests */
     struct host_region ram;
-    _Atomic uint8_t *page_flags;           /* per RAM page, dirty bits inverted: fresh pages are dirty */
+    _Atomic uint8_t *page_flags; /* per RAM page, dirty bits inverted: fresh pages are dirty */
     struct host_region page_flags_memory;
 
-    struct mem_region *regions;            /* guarded by the device lock */
-    _Atomic unsigned sequence;             /* view[sequence & 1] is current */
+    struct mem_region *regions; /* guarded by the device lock */
+    _Atomic unsigned sequence;  /* view[sequence & 1] is current */
     _Atomic(struct flat_view *) view[2];
-    struct flat_view *retired_views;       /* outgrown; readers may still look */
-    struct host_region *retired_rom;       /* of removed ROMs: TLBs may still point there */
+    struct flat_view *retired_views; /* outgrown; readers may still look */
+    struct host_region *retired_rom; /* of removed ROMs: TLBs may still point there */
     unsigned retired_rom_count;
 
     pthread_mutex_t listener_lock;
@@ -66,7 +66,7 @@ struct physmem {
 /* A copy of the piece that holds gpa, at one moment. */
 struct flat_hit {
     gpa_t first, last;
-    uint8_t *host;           /* of the byte at `first`, or NULL */
+    uint8_t *host; /* of the byte at `first`, or NULL */
     struct mem_region *region;
     uint64_t region_offset;
     enum mem_kind kind;

@@ -314,7 +314,8 @@ static struct mem_region *region_add(struct physmem *mem, const struct mem_regio
         return NULL;
     }
     if (values->kind != MEM_MMIO && ((values->gpa | values->size) & ~PAGE_MASK)) {
-        error_set(err, EINVAL, "%s: memory at 0x%llx is not a multiple of pages", name, (unsigned long long)values->gpa);
+        error_set(err, EINVAL, "%s: memory at 0x%llx is not a multiple of pages", name,
+                  (unsigned long long)values->gpa);
         return NULL;
     }
     if (map_reserve(mem, map_region_count(mem) + 1, err))
@@ -337,19 +338,21 @@ static struct mem_region *region_add(struct physmem *mem, const struct mem_regio
     return region;
 }
 
-struct mem_region *physmem_add_ram(struct physmem *mem, gpa_t gpa, uint64_t size, uint64_t ram_offset,
-                                   const char *name, struct error *err)
+struct mem_region *physmem_add_ram(struct physmem *mem, gpa_t gpa, uint64_t size, uint64_t ram_offset, const char *name,
+                                   struct error *err)
 {
     if ((ram_offset & ~PAGE_MASK) || ram_offset > mem->ram.size || size > mem->ram.size - ram_offset) {
         error_set(err, EINVAL, "%s: RAM from 0x%llx is not there", name, (unsigned long long)ram_offset);
         return NULL;
     }
-    struct mem_region values = { .gpa = gpa, .size = size, .kind = MEM_RAM, .host = (uint8_t *)mem->ram.base + ram_offset };
+    struct mem_region values = {
+        .gpa = gpa, .size = size, .kind = MEM_RAM, .host = (uint8_t *)mem->ram.base + ram_offset
+    };
     return region_add(mem, &values, name, err);
 }
 
-struct mem_region *physmem_add_rom(struct physmem *mem, gpa_t gpa, uint64_t size, const void *data,
-                                   uint64_t data_size, const char *name, struct error *err)
+struct mem_region *physmem_add_rom(struct physmem *mem, gpa_t gpa, uint64_t size, const void *data, uint64_t data_size,
+                                   const char *name, struct error *err)
 {
     struct host_region memory;
 

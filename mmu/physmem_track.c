@@ -21,7 +21,7 @@
 #include "mmu/physmem_internal.h"
 
 #define STORED(flags) ((uint8_t)((flags) ^ PAGE_FLAGS_DIRTY))
-#define MAX_ALIASES 8
+#define MAX_ALIASES   8
 
 /* ---- Listeners ---- */
 
@@ -162,7 +162,7 @@ void physmem_page_set_flags(struct physmem *mem, gpa_t gpa, uint8_t set)
     if (!flags)
         return;
     if (set & PAGE_FLAGS_DIRTY)
-        atomic_fetch_and(flags, (uint8_t)~(set & PAGE_FLAGS_DIRTY));
+        atomic_fetch_and(flags, (uint8_t) ~(set & PAGE_FLAGS_DIRTY));
     if (!(set & PAGE_FLAG_CODE))
         return;
     uint8_t old = STORED(atomic_fetch_or(flags, PAGE_FLAG_CODE));
@@ -188,7 +188,7 @@ void physmem_page_clear_flags(struct physmem *mem, gpa_t gpa, uint8_t clear)
 
 /* The upper bits of the byte count who holds code of the page; a count that reaches the top stays
  * there: such a page is told about for ever, which costs time but is not wrong. */
-#define HOLDER 8u
+#define HOLDER      8u
 #define HOLDERS_MAX (0xffu & ~(HOLDER - 1))
 
 void physmem_code_acquire(struct physmem *mem, gpa_t gpa)

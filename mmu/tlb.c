@@ -25,8 +25,10 @@
 /* struct tlb_info: bits below the page's address */
 enum {
     TLB_GLOBAL = 1 << 0,
-    TLB_SIZE_SHIFT = 1, TLB_SIZE_MASK = 3 << TLB_SIZE_SHIFT,
-    TLB_PKEY_SHIFT = 3, TLB_PKEY_MASK = 15 << TLB_PKEY_SHIFT,
+    TLB_SIZE_SHIFT = 1,
+    TLB_SIZE_MASK = 3 << TLB_SIZE_SHIFT,
+    TLB_PKEY_SHIFT = 3,
+    TLB_PKEY_MASK = 15 << TLB_PKEY_SHIFT,
 };
 #define TLB_GPA_MASK 0x000ffffffffff000ull
 

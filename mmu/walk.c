@@ -33,10 +33,10 @@ static const struct paging_mode mode_pae = { 2, 8, 9, { 21, 12 } };
 static const struct paging_mode mode_4level = { 4, 8, 9, { 39, 30, 21, 12 } };
 
 struct walk_entry {
-    uint8_t *host;   /* NULL: not memory */
+    uint8_t *host; /* NULL: not memory */
     gpa_t gpa;
     uint64_t value;
-    bool writable;   /* RAM, so that A and D can be set */
+    bool writable; /* RAM, so that A and D can be set */
 };
 
 struct walk {
@@ -45,7 +45,7 @@ struct walk {
     const struct paging_mode *mode;
     gva_t gva;
     struct walk_entry entries[MAX_LEVELS];
-    unsigned count;       /* of entries used; the last one maps the page */
+    unsigned count; /* of entries used; the last one maps the page */
     uint64_t page_size;
 };
 
@@ -131,7 +131,8 @@ static void entry_load(struct walk *walk, struct walk_entry *entry, gpa_t gpa)
 static int walk_fetch(struct walk *walk, uint32_t *error)
 {
     const struct paging_mode *mode = walk->mode;
-    gpa_t table = walk->paging->cr3 & (mode == &mode_32bit ? 0xfffff000 : mask_bits(physical_bits(walk->paging) - 1, 12));
+    gpa_t table =
+        walk->paging->cr3 & (mode == &mode_32bit ? 0xfffff000 : mask_bits(physical_bits(walk->paging) - 1, 12));
 
     if (mode == &mode_pae) {
         uint64_t pdpte = walk->paging->pdpte[walk->gva >> 30 & 3];
@@ -226,8 +227,7 @@ static int walk_fault(const struct paging *paging, gva_t gva, enum mmu_access ac
         error |= PF_WRITE;
     if (privilege == MMU_USER)
         error |= PF_USER;
-    if (access == MMU_EXECUTE &&
-        ((paging->cr4 & CR4_SMEP) || ((paging->cr4 & CR4_PAE) && (paging->efer & EFER_NXE))))
+    if (access == MMU_EXECUTE && ((paging->cr4 & CR4_SMEP) || ((paging->cr4 & CR4_PAE) && (paging->efer & EFER_NXE))))
         error |= PF_FETCH;
     *fault = (struct fault){ .vector = VECTOR_PF, .error = error, .address = gva };
     return -1;
@@ -266,7 +266,8 @@ static bool walk_set_accessed(struct walk *walk, enum mmu_access access)
     return true;
 }
 
-static void walk_finish(const struct walk *walk, unsigned rights, unsigned pkey, unsigned allowed, struct walk_result *result)
+static void walk_finish(const struct walk *walk, unsigned rights, unsigned pkey, unsigned allowed,
+                        struct walk_result *result)
 {
     uint64_t leaf = walk->entries[walk->count - 1].value;
     unsigned shift = walk->mode->shifts[walk->count - 1];
@@ -288,8 +289,14 @@ static void walk_finish(const struct walk *walk, unsigned rights, unsigned pkey,
 static void identity_result(gva_t gva, struct walk_result *result)
 {
     *result = (struct walk_result){
-        .gpa = gva, .page_size = PAGE_SIZE, .readable = true, .writable = true, .executable = true,
-        .user = true, .dirty = true, .rights = RIGHT_WRITE | RIGHT_USER,
+        .gpa = gva,
+        .page_size = PAGE_SIZE,
+        .readable = true,
+        .writable = true,
+        .executable = true,
+        .user = true,
+        .dirty = true,
+        .rights = RIGHT_WRITE | RIGHT_USER,
     };
 }
 

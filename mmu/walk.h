@@ -12,7 +12,7 @@ struct paging {
     uint32_t pkru, pkrs;
     uint8_t max_physical_bits; /* MAXPHYADDR of the guest's CPU model */
     bool has_1gib_pages;
-    uint64_t pdpte[4];         /* PAE only: loaded by MOV CR3 and friends (4.4.1) */
+    uint64_t pdpte[4]; /* PAE only: loaded by MOV CR3 and friends (4.4.1) */
 };
 
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXECUTE };
@@ -25,12 +25,12 @@ enum mmu_privilege { MMU_USER, MMU_SUPERVISOR, MMU_SUPERVISOR_AC, MMU_PRIVILEGES
 enum { RIGHT_WRITE = 1 << 0, RIGHT_USER = 1 << 1, RIGHT_NO_EXECUTE = 1 << 2 };
 
 struct walk_result {
-    gpa_t gpa;            /* of the byte at gva */
-    uint64_t page_size;   /* 4 KiB, 2 MiB, 4 MiB, 1 GiB */
+    gpa_t gpa;                           /* of the byte at gva */
+    uint64_t page_size;                  /* 4 KiB, 2 MiB, 4 MiB, 1 GiB */
     bool readable, writable, executable; /* for this privilege; pkeys applied */
-    bool user, global, dirty; /* dirty: D is set, so writes need no further walk */
+    bool user, global, dirty;            /* dirty: D is set, so writes need no further walk */
     uint8_t pkey;
-    uint8_t rights;       /* RIGHT_* */
+    uint8_t rights; /* RIGHT_* */
 };
 
 /* 0, or -1 with *fault filled (#PF, exact error code). Sets A, and D for writes,

@@ -288,8 +288,10 @@ static int interp_create(struct cpu *cpu, struct error *err)
     interp->arena = arena.base;
     interp->arena_size = arena.size;
     cpu->engine_data = interp;
-    physmem_add_listener(cpu->physmem, &(struct physmem_listener){ .map_changed = map_changed, .code_written = code_written,
-                                                                   .write_tracking = write_tracking, .opaque = cpu });
+    physmem_add_listener(cpu->physmem, &(struct physmem_listener){ .map_changed = map_changed,
+                                                                   .code_written = code_written,
+                                                                   .write_tracking = write_tracking,
+                                                                   .opaque = cpu });
     return 0;
 }
 

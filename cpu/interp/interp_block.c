@@ -38,7 +38,8 @@ static void resolve_memory(struct cpu *cpu, struct iop *op, block_mode_t mode)
     op->ea_mask = insn->address_size == 8 ? ~0ull : insn->address_size == 4 ? 0xffffffffull : 0xffffull;
     bool fs_gs = insn->mem.segment >= SEG_FS;
     op->segment_base = fs_gs ? &cpu->segs[insn->mem.segment].base : zero;
-    op->segment_checked = insn->code_size != CODE64 && (fs_gs || !(mode & BLOCK_MODE_FLAT) || insn->code_size == CODE16);
+    op->segment_checked =
+        insn->code_size != CODE64 && (fs_gs || !(mode & BLOCK_MODE_FLAT) || insn->code_size == CODE16);
 }
 
 static void resolve_operands(struct cpu *cpu, struct iop *op)
@@ -91,7 +92,8 @@ static bool ends_block(const struct insn_row *row)
 }
 
 /* Predecodes the instruction at bytes into op. Returns false if none could be decoded whole (truncated). */
-static bool build_op(struct cpu *cpu, struct iop *op, const uint8_t *bytes, size_t available, unsigned start, block_mode_t mode)
+static bool build_op(struct cpu *cpu, struct iop *op, const uint8_t *bytes, size_t available, unsigned start,
+                     block_mode_t mode)
 {
     memset(op, 0, sizeof(*op));
     enum decode_status status = insn_decode(bytes, available, mode & 3, &op->insn);

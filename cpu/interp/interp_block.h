@@ -4,7 +4,7 @@
 
 #include "cpu/interp/interp_internal.h"
 
-#define BLOCK_MAX_OPS 32
+#define BLOCK_MAX_OPS   32
 #define BLOCK_MAX_BYTES 240
 
 /* What decoding depends on besides the bytes:
@@ -45,7 +45,7 @@ struct crossing_entry {
 };
 
 #define ADDRESS_BUCKETS 65536
-#define PAGE_BUCKETS 16384
+#define PAGE_BUCKETS    16384
 
 struct interp {
     struct cpu *cpu;
@@ -58,7 +58,7 @@ struct interp {
      * next block boundary, when no block is running. */
     uint8_t *arena;
     size_t arena_size, arena_used;
-    struct block *single; /* room for one instruction: single steps, code outside RAM */
+    struct block *single;     /* room for one instruction: single steps, code outside RAM */
     uint8_t *crossing_blocks; /* CROSSING_CACHE_SIZE blocks of one instruction */
     struct crossing_entry crossing_cache[CROSSING_CACHE_SIZE];
 };

@@ -37,16 +37,17 @@ enum step interp_jcc(struct cpu *cpu, const struct iop *op)
     return condition(cpu->rflags, op->insn.opcode & 15) ? branch_to(cpu, op, relative_target(cpu, op)) : STEP_NEXT;
 }
 
-#define JCC(cc)                                                        \
-    static enum step jcc64_##cc(struct cpu *cpu, const struct iop *op) \
-    {                                                                  \
-        if (!condition(cpu->rflags, cc))                               \
-            return STEP_NEXT;                                          \
-        return branch_to(cpu, op, relative_target(cpu, op));           \
+#define JCC(cc)                                                                                                        \
+    static enum step jcc64_##cc(struct cpu *cpu, const struct iop *op)                                                 \
+    {                                                                                                                  \
+        if (!condition(cpu->rflags, cc))                                                                               \
+            return STEP_NEXT;                                                                                          \
+        return branch_to(cpu, op, relative_target(cpu, op));                                                           \
     }
-JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
+JCC(0)
+JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
 
-static uint64_t address_mask(const struct iop *op)
+    static uint64_t address_mask(const struct iop *op)
 {
     return op->insn.address_size == 8 ? ~0ull : op->insn.address_size == 4 ? 0xffffffffull : 0xffff;
 }
@@ -213,7 +214,7 @@ static enum step ret64(struct cpu *cpu, const struct iop *op)
 iop_fn *interp_select_control(const struct iop *op)
 {
     static iop_fn *const jcc[16] = {
-        jcc64_0, jcc64_1, jcc64_2, jcc64_3, jcc64_4, jcc64_5, jcc64_6, jcc64_7,
+        jcc64_0, jcc64_1, jcc64_2,  jcc64_3,  jcc64_4,  jcc64_5,  jcc64_6,  jcc64_7,
         jcc64_8, jcc64_9, jcc64_10, jcc64_11, jcc64_12, jcc64_13, jcc64_14, jcc64_15,
     };
     const struct insn *insn = &op->insn;

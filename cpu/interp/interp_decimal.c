@@ -109,7 +109,8 @@ enum step interp_xlat(struct cpu *cpu, const struct iop *op)
     enum segment seg = op->insn.mem.segment; /* DS, or as overridden: by FS and GS only in 64-bit mode */
     gva_t gva;
     uint8_t value;
-    if (mem_segment_linear(cpu, seg, offset, 1, false, op->insn.code_size, &gva) || load(cpu, gva, &value, 1, seg == SEG_SS))
+    if (mem_segment_linear(cpu, seg, offset, 1, false, op->insn.code_size, &gva) ||
+        load(cpu, gva, &value, 1, seg == SEG_SS))
         return STEP_FAULT;
     set_al(cpu, value);
     return STEP_NEXT;

@@ -60,14 +60,30 @@ static inline bool condition(uint64_t rflags, unsigned cc)
 {
     bool result;
     switch (cc >> 1) {
-    case 0: result = rflags & FLAG_OF; break;
-    case 1: result = rflags & FLAG_CF; break;
-    case 2: result = rflags & FLAG_ZF; break;
-    case 3: result = rflags & (FLAG_CF | FLAG_ZF); break;
-    case 4: result = rflags & FLAG_SF; break;
-    case 5: result = rflags & FLAG_PF; break;
-    case 6: result = !(rflags & FLAG_SF) != !(rflags & FLAG_OF); break;
-    default: result = (rflags & FLAG_ZF) || (!(rflags & FLAG_SF) != !(rflags & FLAG_OF)); break;
+    case 0:
+        result = rflags & FLAG_OF;
+        break;
+    case 1:
+        result = rflags & FLAG_CF;
+        break;
+    case 2:
+        result = rflags & FLAG_ZF;
+        break;
+    case 3:
+        result = rflags & (FLAG_CF | FLAG_ZF);
+        break;
+    case 4:
+        result = rflags & FLAG_SF;
+        break;
+    case 5:
+        result = rflags & FLAG_PF;
+        break;
+    case 6:
+        result = !(rflags & FLAG_SF) != !(rflags & FLAG_OF);
+        break;
+    default:
+        result = (rflags & FLAG_ZF) || (!(rflags & FLAG_SF) != !(rflags & FLAG_OF));
+        break;
     }
     return result != (cc & 1);
 }
@@ -78,12 +94,12 @@ static inline void set_flags(struct cpu *cpu, uint64_t flags, uint64_t mask)
 }
 
 /* A register result of `bits` through the resolved pointer: 32 bits clear the upper half. */
-#define WRITE_REG(bits, op, value)                                  \
-    do {                                                            \
-        if (bits == 32)                                             \
-            *(uint64_t *)(op)->dst = (uint32_t)(value);             \
-        else                                                        \
-            *(uint##bits##_t *)(op)->dst = (uint##bits##_t)(value); \
+#define WRITE_REG(bits, op, value)                                                                                     \
+    do {                                                                                                               \
+        if (bits == 32)                                                                                                \
+            *(uint64_t *)(op)->dst = (uint32_t)(value);                                                                \
+        else                                                                                                           \
+            *(uint##bits##_t *)(op)->dst = (uint##bits##_t)(value);                                                    \
     } while (0)
 
 /* 1, 2, 4, 8 bytes -> 0..3: index of a table of forms. */

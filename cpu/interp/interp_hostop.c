@@ -17,15 +17,15 @@
 #include "cpu/interp/interp_hostop.h"
 
 #define REGION_SIZE (16 * MIB)
-#define BUCKETS 4096
+#define BUCKETS     4096
 
 static struct hostop_table {
-    pthread_mutex_t lock;            /* guards all below */
+    pthread_mutex_t lock; /* guards all below */
     pthread_once_t once;
     struct host_code code;
-    size_t used;                     /* bytes of `code` */
+    size_t used; /* bytes of `code` */
     struct hostop *buckets[BUCKETS];
-    bool host_has[FEATURE_COUNT];    /* constant after `once` */
+    bool host_has[FEATURE_COUNT]; /* constant after `once` */
     bool ready;
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT };
 
@@ -88,11 +88,24 @@ static const char *const operand_type_names[OT_COUNT] = {
 static int operand_slot(unsigned type)
 {
     switch (operand_type_names[type][0]) {
-    case 'V': case 'G': case 'P': return SLOT_REG;
-    case 'W': case 'U': case 'Q': case 'N': case 'E': case 'R': return SLOT_RM;
-    case 'H': case 'B': return SLOT_VVVV;
-    case 'L': return SLOT_IS4;
-    default: return -1;
+    case 'V':
+    case 'G':
+    case 'P':
+        return SLOT_REG;
+    case 'W':
+    case 'U':
+    case 'Q':
+    case 'N':
+    case 'E':
+    case 'R':
+        return SLOT_RM;
+    case 'H':
+    case 'B':
+        return SLOT_VVVV;
+    case 'L':
+        return SLOT_IS4;
+    default:
+        return -1;
     }
 }
 
@@ -128,7 +141,12 @@ static bool plan_implicit(struct hostop_plan *plan, unsigned n)
     case OT_ECX:
         plan->ecx_out = true;
         return spec->access == ACCESS_W;
-    case OT_EAX: case OT_EDX: case OT_rAXy: case OT_rDXy: case OT_rAXv: case OT_rDXv:
+    case OT_EAX:
+    case OT_EDX:
+    case OT_rAXy:
+    case OT_rDXy:
+    case OT_rAXv:
+    case OT_rDXv:
         plan->length_in = true;
         return spec->access == ACCESS_R;
     default:
@@ -154,7 +172,11 @@ static bool plan_operand(struct hostop_plan *plan, unsigned n)
 static bool class_uses_mxcsr(unsigned exception_class)
 {
     switch (exception_class) {
-    case EXC_SSE_FP: case EXC_SSE_FP_ALIGNED: case EXC_VEX_FP: case EXC_EVEX_FP: case EXC_SSE_INT_MMX:
+    case EXC_SSE_FP:
+    case EXC_SSE_FP_ALIGNED:
+    case EXC_VEX_FP:
+    case EXC_EVEX_FP:
+    case EXC_SSE_INT_MMX:
         return true;
     default:
         return false;
@@ -180,9 +202,13 @@ static bool make_plan(const struct insn *insn, struct hostop_plan *plan)
     const struct insn_row *row = insn->row;
     *plan = (struct hostop_plan){ .insn = insn };
     switch (row->map) {
-    case MAP_0F: case MAP_0F38: case MAP_0F3A:
+    case MAP_0F:
+    case MAP_0F38:
+    case MAP_0F3A:
         break;
-    case MAP_VEX_0F: case MAP_VEX_0F38: case MAP_VEX_0F3A:
+    case MAP_VEX_0F:
+    case MAP_VEX_0F38:
+    case MAP_VEX_0F3A:
         plan->vex = true;
         plan->wide = insn->vex.l && !(row->attributes & ATTR_VEX_LIG);
         break;
@@ -211,7 +237,9 @@ static bool make_plan(const struct insn *insn, struct hostop_plan *plan)
 static unsigned align_mask(const struct insn_row *row, unsigned size)
 {
     switch (row->exception_class) {
-    case EXC_SSE_ALIGNED: case EXC_SSE_FP_ALIGNED: case EXC_SSE_INT_MMX: /* the last: cvtpd2pi */
+    case EXC_SSE_ALIGNED:
+    case EXC_SSE_FP_ALIGNED:
+    case EXC_SSE_INT_MMX: /* the last: cvtpd2pi */
         return size == 16 ? 15 : 0;
     case EXC_VEX_ALIGNED:
         return size - 1;
@@ -288,7 +316,8 @@ static struct hostop *find(struct hostop *hostop, const struct insn_row *row, co
     return NULL;
 }
 
-static const struct hostop *create(const struct hostop_plan *plan, const uint8_t *bytes, unsigned length, struct hostop **bucket)
+static const struct hostop *create(const struct hostop_plan *plan, const uint8_t *bytes, unsigned length,
+                                   struct hostop **bucket)
 {
     uint8_t stub[HOSTOP_STUB_SIZE];
     if (table.used + HOSTOP_STUB_SIZE > table.code.size) {

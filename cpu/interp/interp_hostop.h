@@ -31,16 +31,16 @@ enum hostop_kind { HOSTOP_VECTOR, HOSTOP_X87, HOSTOP_UD /* the guest's CPU model
 struct hostop {
     hostop_code *code;
     const struct insn_row *row;
-    uint8_t kind;           /* enum hostop_kind */
+    uint8_t kind; /* enum hostop_kind */
     uint8_t exception_class;
-    uint8_t mem_access;     /* ACCESS_* of the memory operand; 0: none */
-    uint8_t mem_size;       /* bytes */
-    uint8_t align_mask;     /* address bits that must be zero (#GP(0)) */
+    uint8_t mem_access; /* ACCESS_* of the memory operand; 0: none */
+    uint8_t mem_size;   /* bytes */
+    uint8_t align_mask; /* address bits that must be zero (#GP(0)) */
     bool writes_flags, reads_flags;
     bool uses_mxcsr;
-    bool has_mmx;           /* names an MMX register: the x87 state changes to MMX (SDM Vol. 1 9.5.1) */
-    uint8_t mmx_written;    /* 1 + slot of the MMX register that is written */
-    struct {                /* register of slot n: (char *)cpu + base + ((operands[operand].reg & mask) << shift) */
+    bool has_mmx;        /* names an MMX register: the x87 state changes to MMX (SDM Vol. 1 9.5.1) */
+    uint8_t mmx_written; /* 1 + slot of the MMX register that is written */
+    struct {             /* register of slot n: (char *)cpu + base + ((operands[operand].reg & mask) << shift) */
         uint32_t base;
         uint8_t operand, mask, shift, kind;
     } slots[SLOT_COUNT];
@@ -53,7 +53,7 @@ struct hostop {
  * the default ones, with which C code may run; the sticky flags, which C code does not look at, are then the
  * guest's already when the next stub comes. */
 #define MXCSR_FLAGS 0x3fu
-#define MXCSR_HOST 0x1f80u /* all exceptions masked, round to nearest: what C code expects */
+#define MXCSR_HOST  0x1f80u /* all exceptions masked, round to nearest: what C code expects */
 
 static inline uint32_t mxcsr_read(void)
 {

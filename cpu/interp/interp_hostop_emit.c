@@ -40,10 +40,10 @@ static void put(struct out *out, const void *bytes, unsigned count)
     out->length += count;
 }
 
-#define PUT(out, ...)                                    \
-    do {                                                 \
-        static const uint8_t put_bytes_[] = { __VA_ARGS__ }; \
-        put(out, put_bytes_, sizeof(put_bytes_));        \
+#define PUT(out, ...)                                                                                                  \
+    do {                                                                                                               \
+        static const uint8_t put_bytes_[] = { __VA_ARGS__ };                                                           \
+        put(out, put_bytes_, sizeof(put_bytes_));                                                                      \
     } while (0)
 
 static void put_byte(struct out *out, unsigned byte)
@@ -68,7 +68,8 @@ static unsigned slot_number(const struct hostop_plan *plan, enum hostop_slot slo
 static unsigned modrm_byte(const struct hostop_plan *plan)
 {
     const struct insn *insn = plan->insn;
-    bool digit = insn->row->modrm == MODRM_EXT || insn->row->modrm == MODRM_EXT_MEM || insn->row->modrm == MODRM_EXT_REG;
+    bool digit =
+        insn->row->modrm == MODRM_EXT || insn->row->modrm == MODRM_EXT_MEM || insn->row->modrm == MODRM_EXT_REG;
     unsigned reg = digit ? insn->row->modrm_value : slot_number(plan, SLOT_REG);
     return plan->has_memory ? reg << 3 | HOST_RDI : 0xc0 | reg << 3 | slot_number(plan, SLOT_RM);
 }
@@ -102,14 +103,21 @@ static void encode_legacy(struct out *out, const struct hostop_plan *plan)
 {
     const struct insn *insn = plan->insn;
     switch (insn->row->prefix) {
-    case PREFIX_66: put_byte(out, 0x66); break;
-    case PREFIX_F3: put_byte(out, 0xf3); break;
-    case PREFIX_F2: put_byte(out, 0xf2); break;
+    case PREFIX_66:
+        put_byte(out, 0x66);
+        break;
+    case PREFIX_F3:
+        put_byte(out, 0xf3);
+        break;
+    case PREFIX_F2:
+        put_byte(out, 0xf2);
+        break;
     case PREFIX_NP_66:
         if (insn->prefix_66)
             put_byte(out, 0x66);
         break;
-    default: break;
+    default:
+        break;
     }
     if (plan->w)
         put_byte(out, 0x48);
@@ -128,7 +136,10 @@ static void encode_vex(struct out *out, const struct hostop_plan *plan)
 {
     const struct insn *insn = plan->insn;
     unsigned map = 1u + insn->row->map - MAP_VEX_0F;
-    unsigned pp = insn->row->prefix == PREFIX_66 ? 1 : insn->row->prefix == PREFIX_F3 ? 2 : insn->row->prefix == PREFIX_F2 ? 3 : 0;
+    unsigned pp = insn->row->prefix == PREFIX_66   ? 1
+                  : insn->row->prefix == PREFIX_F3 ? 2
+                  : insn->row->prefix == PREFIX_F2 ? 3
+                                                   : 0;
     put_byte(out, 0xc4);
     put_byte(out, 0xe0 | map);
     put_byte(out, (unsigned)plan->w << 7 | (~slot_number(plan, SLOT_VVVV) & 15) << 3 | (unsigned)plan->wide << 2 | pp);
@@ -154,7 +165,8 @@ unsigned hostop_encode(const struct hostop_plan *plan, uint8_t bytes[15])
 /* ---- Around it ---- */
 
 /* movups between xmm `reg` and [pointer + disp8]; vmovups of xmm or ymm in VEX stubs. */
-static void put_vector_move(struct out *out, bool store, bool vex, bool wide, unsigned reg, unsigned pointer, unsigned disp)
+static void put_vector_move(struct out *out, bool store, bool vex, bool wide, unsigned reg, unsigned pointer,
+                            unsigned disp)
 {
     if (vex) {
         put_byte(out, 0xc4);
@@ -195,7 +207,8 @@ _Static_assert(offsetof(struct vector_state, fx) % 16 == 0, "fxsave wants alignm
 static bool is_loaded(const struct hostop_plan *plan, unsigned slot)
 {
     /* Legacy SSE leaves parts of a destination alone (movss, sqrtss, pinsrw): always load it. */
-    return plan->kind[slot] != SLOT_NONE && (!plan->vex || plan->access[slot] & ACCESS_R || plan->kind[slot] != SLOT_VEC);
+    return plan->kind[slot] != SLOT_NONE &&
+           (!plan->vex || plan->access[slot] & ACCESS_R || plan->kind[slot] != SLOT_VEC);
 }
 
 static void put_loads(struct out *out, const struct hostop_plan *plan)
@@ -281,7 +294,7 @@ static unsigned emit_x87(struct out *out, const struct hostop_plan *plan, const 
         PUT(out, 0x51, 0x9d); /* push rcx; popfq */
     put(out, bytes, length);
     if (plan->writes_flags)
-        PUT(out, 0x9c, 0x58); /* pushfq; pop rax */
+        PUT(out, 0x9c, 0x58);         /* pushfq; pop rax */
     PUT(out, 0x49, 0x0f, 0xae, 0x81); /* fxsave64 [r9 + disp32] */
     put_disp32(out, fx_offset);
     put_flags_result(out, plan);

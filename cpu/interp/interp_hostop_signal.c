@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <ucontext.h>
 
-
 static const int caught_signals[] = { SIGFPE, SIGSEGV, SIGBUS, SIGILL };
 
 static struct {

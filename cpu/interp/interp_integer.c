@@ -31,13 +31,22 @@ static void write_double(struct cpu *cpu, unsigned size, uint64_t low, uint64_t 
     gpr_write(cpu, &d, high);
 }
 
-#define HOST_MULTIPLY(insn, a, d, source, size, flags)                                                                   \
-    switch (size) {                                                                                                      \
-    case 1: __asm__(insn "b %b3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc");                 \
-            d = a >> 8 & 0xff; a &= 0xff; break;                                                                         \
-    case 2: __asm__(insn "w %w3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc"); break;          \
-    case 4: __asm__(insn "l %k3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc"); break;          \
-    default: __asm__(insn "q %3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc"); break;          \
+#define HOST_MULTIPLY(insn, a, d, source, size, flags)                                                                 \
+    switch (size) {                                                                                                    \
+    case 1:                                                                                                            \
+        __asm__(insn "b %b3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc");                   \
+        d = a >> 8 & 0xff;                                                                                             \
+        a &= 0xff;                                                                                                     \
+        break;                                                                                                         \
+    case 2:                                                                                                            \
+        __asm__(insn "w %w3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc");                   \
+        break;                                                                                                         \
+    case 4:                                                                                                            \
+        __asm__(insn "l %k3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc");                   \
+        break;                                                                                                         \
+    default:                                                                                                           \
+        __asm__(insn "q %3; pushfq; popq %1" : "+a"(a), "=r"(flags), "+d"(d) : "r"(source) : "cc");                    \
+        break;                                                                                                         \
     }
 
 static const struct operand *explicit_operand(const struct iop *op)
@@ -90,9 +99,15 @@ enum step interp_imul(struct cpu *cpu, const struct iop *op)
         return STEP_FAULT;
     a = three ? (uint64_t)op->insn.imm : gpr_read(cpu, &o[0]);
     switch (o[0].size) {
-    case 2: __asm__("imulw %w2, %w0; pushfq; popq %1" : "+r"(b), "=r"(flags) : "r"(a) : "cc"); break;
-    case 4: __asm__("imull %k2, %k0; pushfq; popq %1" : "+r"(b), "=r"(flags) : "r"(a) : "cc"); break;
-    default: __asm__("imulq %2, %0; pushfq; popq %1" : "+r"(b), "=r"(flags) : "r"(a) : "cc"); break;
+    case 2:
+        __asm__("imulw %w2, %w0; pushfq; popq %1" : "+r"(b), "=r"(flags) : "r"(a) : "cc");
+        break;
+    case 4:
+        __asm__("imull %k2, %k0; pushfq; popq %1" : "+r"(b), "=r"(flags) : "r"(a) : "cc");
+        break;
+    default:
+        __asm__("imulq %2, %0; pushfq; popq %1" : "+r"(b), "=r"(flags) : "r"(a) : "cc");
+        break;
     }
     gpr_write(cpu, &o[0], b);
     set_flags(cpu, flags, FLAGS_ARITH);
@@ -105,8 +120,8 @@ enum step interp_mulx(struct cpu *cpu, const struct iop *op)
     uint64_t source;
     if (operand_read(cpu, op, 2, &source))
         return STEP_FAULT;
-    unsigned __int128 product = o[2].size == 8 ? (unsigned __int128)cpu->gpr[REG_RDX] * source
-                                               : (uint64_t)(uint32_t)cpu->gpr[REG_RDX] * source;
+    unsigned __int128 product =
+        o[2].size == 8 ? (unsigned __int128)cpu->gpr[REG_RDX] * source : (uint64_t)(uint32_t)cpu->gpr[REG_RDX] * source;
     unsigned bits = o[2].size * 8;
     /* if both destinations are one register, it gets the high half */
     gpr_write(cpu, &o[1], (uint64_t)product);
@@ -167,11 +182,17 @@ enum step interp_idiv(struct cpu *cpu, const struct iop *op)
 
 /* ---- Double shifts ---- */
 
-#define HOST_DOUBLE_SHIFT(insn, d, s, count, size, flags)                                                                            \
-    switch (size) {                                                                                                                  \
-    case 2: __asm__(insn "w %%cl, %w2, %w0; pushfq; popq %1" : "+r"(d), "=r"(flags) : "r"(s), "c"(count) : "cc"); break;             \
-    case 4: __asm__(insn "l %%cl, %k2, %k0; pushfq; popq %1" : "+r"(d), "=r"(flags) : "r"(s), "c"(count) : "cc"); break;             \
-    default: __asm__(insn "q %%cl, %2, %0; pushfq; popq %1" : "+r"(d), "=r"(flags) : "r"(s), "c"(count) : "cc"); break;              \
+#define HOST_DOUBLE_SHIFT(insn, d, s, count, size, flags)                                                              \
+    switch (size) {                                                                                                    \
+    case 2:                                                                                                            \
+        __asm__(insn "w %%cl, %w2, %w0; pushfq; popq %1" : "+r"(d), "=r"(flags) : "r"(s), "c"(count) : "cc");          \
+        break;                                                                                                         \
+    case 4:                                                                                                            \
+        __asm__(insn "l %%cl, %k2, %k0; pushfq; popq %1" : "+r"(d), "=r"(flags) : "r"(s), "c"(count) : "cc");          \
+        break;                                                                                                         \
+    default:                                                                                                           \
+        __asm__(insn "q %%cl, %2, %0; pushfq; popq %1" : "+r"(d), "=r"(flags) : "r"(s), "c"(count) : "cc");            \
+        break;                                                                                                         \
     }
 
 /* A destination that is read and written is looked up for writing at once: its #PF says so. */
@@ -224,7 +245,10 @@ enum bit_action { BIT_TEST, BIT_SET, BIT_RESET, BIT_COMPLEMENT };
 
 static uint64_t bit_apply(uint64_t value, uint64_t bit, enum bit_action action)
 {
-    return action == BIT_SET ? value | bit : action == BIT_RESET ? value & ~bit : action == BIT_COMPLEMENT ? value ^ bit : value;
+    return action == BIT_SET          ? value | bit
+           : action == BIT_RESET      ? value & ~bit
+           : action == BIT_COMPLEMENT ? value ^ bit
+                                      : value;
 }
 
 static enum step bit_string(struct cpu *cpu, const struct iop *op, enum bit_action action)
@@ -257,22 +281,24 @@ static enum step bit_string(struct cpu *cpu, const struct iop *op, enum bit_acti
     case 2: {
         uint16_t *cell = (uint16_t *)access.host;
         old = __atomic_load_n(cell, __ATOMIC_RELAXED);
-        for (uint16_t seen = (uint16_t)old; !__atomic_compare_exchange_n(cell, &seen, (uint16_t)bit_apply(seen, bit, action), false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);)
+        for (uint16_t seen = (uint16_t)old;
+             !__atomic_compare_exchange_n(cell, &seen, (uint16_t)bit_apply(seen, bit, action), false, __ATOMIC_SEQ_CST,
+                                          __ATOMIC_RELAXED);)
             old = seen;
         break;
     }
     case 4: {
         uint32_t *cell = (uint32_t *)access.host;
-        old = action == BIT_SET ? __atomic_fetch_or(cell, (uint32_t)bit, __ATOMIC_SEQ_CST)
-            : action == BIT_RESET ? __atomic_fetch_and(cell, ~(uint32_t)bit, __ATOMIC_SEQ_CST)
-                                  : __atomic_fetch_xor(cell, (uint32_t)bit, __ATOMIC_SEQ_CST);
+        old = action == BIT_SET     ? __atomic_fetch_or(cell, (uint32_t)bit, __ATOMIC_SEQ_CST)
+              : action == BIT_RESET ? __atomic_fetch_and(cell, ~(uint32_t)bit, __ATOMIC_SEQ_CST)
+                                    : __atomic_fetch_xor(cell, (uint32_t)bit, __ATOMIC_SEQ_CST);
         break;
     }
     default: {
         uint64_t *cell = (uint64_t *)access.host;
-        old = action == BIT_SET ? __atomic_fetch_or(cell, bit, __ATOMIC_SEQ_CST)
-            : action == BIT_RESET ? __atomic_fetch_and(cell, ~bit, __ATOMIC_SEQ_CST)
-                                  : __atomic_fetch_xor(cell, bit, __ATOMIC_SEQ_CST);
+        old = action == BIT_SET     ? __atomic_fetch_or(cell, bit, __ATOMIC_SEQ_CST)
+              : action == BIT_RESET ? __atomic_fetch_and(cell, ~bit, __ATOMIC_SEQ_CST)
+                                    : __atomic_fetch_xor(cell, bit, __ATOMIC_SEQ_CST);
         break;
     }
     }
@@ -302,21 +328,27 @@ enum step interp_btc(struct cpu *cpu, const struct iop *op)
 /* ---- Counts and scans: destination op0, source op1; all from the host, so that the destination
  * of BSF and BSR with source 0 and the undefined flags are the host's ---- */
 
-#define HOST_SCAN(name, mnemonic)                                                                                    \
-    enum step interp_##name(struct cpu *cpu, const struct iop *op)                                               \
-    {                                                                                                            \
-        const struct operand *o = op->insn.operands;                                                             \
-        uint64_t source, flags, result = cpu->gpr[o[0].reg];                                                     \
-        if (operand_read(cpu, op, 1, &source))                                                                   \
-            return STEP_FAULT;                                                                                   \
-        switch (o[0].size) {                                                                                     \
-        case 2: __asm__(mnemonic "w %w2, %w0; pushfq; popq %1" : "+r"(result), "=r"(flags) : "r"(source) : "cc"); break; \
-        case 4: __asm__(mnemonic "l %k2, %k0; pushfq; popq %1" : "+r"(result), "=r"(flags) : "r"(source) : "cc"); break; \
-        default: __asm__(mnemonic "q %2, %0; pushfq; popq %1" : "+r"(result), "=r"(flags) : "r"(source) : "cc"); break;  \
-        }                                                                                                        \
-        cpu->gpr[o[0].reg] = result;                                                                             \
-        set_flags(cpu, flags, FLAGS_ARITH);                                                                      \
-        return STEP_NEXT;                                                                                        \
+#define HOST_SCAN(name, mnemonic)                                                                                      \
+    enum step interp_##name(struct cpu *cpu, const struct iop *op)                                                     \
+    {                                                                                                                  \
+        const struct operand *o = op->insn.operands;                                                                   \
+        uint64_t source, flags, result = cpu->gpr[o[0].reg];                                                           \
+        if (operand_read(cpu, op, 1, &source))                                                                         \
+            return STEP_FAULT;                                                                                         \
+        switch (o[0].size) {                                                                                           \
+        case 2:                                                                                                        \
+            __asm__(mnemonic "w %w2, %w0; pushfq; popq %1" : "+r"(result), "=r"(flags) : "r"(source) : "cc");          \
+            break;                                                                                                     \
+        case 4:                                                                                                        \
+            __asm__(mnemonic "l %k2, %k0; pushfq; popq %1" : "+r"(result), "=r"(flags) : "r"(source) : "cc");          \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            __asm__(mnemonic "q %2, %0; pushfq; popq %1" : "+r"(result), "=r"(flags) : "r"(source) : "cc");            \
+            break;                                                                                                     \
+        }                                                                                                              \
+        cpu->gpr[o[0].reg] = result;                                                                                   \
+        set_flags(cpu, flags, FLAGS_ARITH);                                                                            \
+        return STEP_NEXT;                                                                                              \
     }
 HOST_SCAN(bsf, "bsf")
 HOST_SCAN(bsr, "bsr")
@@ -367,10 +399,18 @@ enum step interp_crc32(struct cpu *cpu, const struct iop *op)
     if (operand_read(cpu, op, 1, &source))
         return STEP_FAULT;
     switch (o[1].size) {
-    case 1: __asm__("crc32b %b1, %k0" : "+r"(crc) : "r"(source)); break;
-    case 2: __asm__("crc32w %w1, %k0" : "+r"(crc) : "r"(source)); break;
-    case 4: __asm__("crc32l %k1, %k0" : "+r"(crc) : "r"(source)); break;
-    default: __asm__("crc32q %1, %0" : "+r"(crc) : "r"(source)); break;
+    case 1:
+        __asm__("crc32b %b1, %k0" : "+r"(crc) : "r"(source));
+        break;
+    case 2:
+        __asm__("crc32w %w1, %k0" : "+r"(crc) : "r"(source));
+        break;
+    case 4:
+        __asm__("crc32l %k1, %k0" : "+r"(crc) : "r"(source));
+        break;
+    default:
+        __asm__("crc32q %1, %0" : "+r"(crc) : "r"(source));
+        break;
     }
     cpu->gpr[o[0].reg] = crc;
     return STEP_NEXT;
@@ -394,12 +434,12 @@ enum step interp_sahf(struct cpu *cpu, const struct iop *op)
     return STEP_NEXT;
 }
 
-#define FLAG_HANDLER(name, statement)                              \
-    enum step interp_##name(struct cpu *cpu, const struct iop *op) \
-    {                                                              \
-        (void)op;                                                  \
-        statement;                                                 \
-        return STEP_NEXT;                                          \
+#define FLAG_HANDLER(name, statement)                                                                                  \
+    enum step interp_##name(struct cpu *cpu, const struct iop *op)                                                     \
+    {                                                                                                                  \
+        (void)op;                                                                                                      \
+        statement;                                                                                                     \
+        return STEP_NEXT;                                                                                              \
     }
 FLAG_HANDLER(clc, cpu->rflags &= ~(uint64_t)FLAG_CF)
 FLAG_HANDLER(stc, cpu->rflags |= FLAG_CF)
@@ -431,17 +471,17 @@ enum step interp_clflush(struct cpu *cpu, const struct iop *op)
 
 /* ---- Random numbers: the host's generator; CF = 0 means try again ---- */
 
-#define HOST_RANDOM(name, feature)                                       \
-    enum step interp_##name(struct cpu *cpu, const struct iop *op)       \
-    {                                                                    \
-        uint64_t value;                                                  \
-        uint8_t ok;                                                      \
-        if (!cpu_has(cpu, feature)) /* the host may lack it too */       \
-            return step_fault(cpu, VECTOR_UD, 0);                        \
-        __asm__ volatile(#name " %0; setc %1" : "=r"(value), "=qm"(ok) : : "cc"); \
-        gpr_write(cpu, &op->insn.operands[0], ok ? value : 0);           \
-        set_flags(cpu, ok ? FLAG_CF : 0, FLAGS_ARITH);                   \
-        return STEP_NEXT;                                                \
+#define HOST_RANDOM(name, feature)                                                                                     \
+    enum step interp_##name(struct cpu *cpu, const struct iop *op)                                                     \
+    {                                                                                                                  \
+        uint64_t value;                                                                                                \
+        uint8_t ok;                                                                                                    \
+        if (!cpu_has(cpu, feature)) /* the host may lack it too */                                                     \
+            return step_fault(cpu, VECTOR_UD, 0);                                                                      \
+        __asm__ volatile(#name " %0; setc %1" : "=r"(value), "=qm"(ok) : : "cc");                                      \
+        gpr_write(cpu, &op->insn.operands[0], ok ? value : 0);                                                         \
+        set_flags(cpu, ok ? FLAG_CF : 0, FLAGS_ARITH);                                                                 \
+        return STEP_NEXT;                                                                                              \
     }
 HOST_RANDOM(rdrand, FEATURE_RDRAND)
 HOST_RANDOM(rdseed, FEATURE_RDSEED)
@@ -513,21 +553,21 @@ enum step interp_bextr(struct cpu *cpu, const struct iop *op)
     return STEP_NEXT;
 }
 
-#define BLS(name, expression, carry)                                                        \
-    enum step interp_##name(struct cpu *cpu, const struct iop *op)                          \
-    {                                                                                       \
-        const struct operand *o = op->insn.operands;                                        \
-        uint64_t x;                                                                         \
-        if (check_exception_class(cpu, op->insn.row) || operand_read(cpu, op, 1, &x))       \
-            return STEP_FAULT;                                                              \
-        uint64_t result = (expression)&size_mask(o[0].size);                                \
-        gpr_write(cpu, &o[0], result);                                                      \
-        set_flags(cpu, sign_zero_flags(result, o[0].size) | ((carry) ? FLAG_CF : 0), FLAGS_BMI); \
-        return STEP_NEXT;                                                                   \
+#define BLS(name, expression, carry)                                                                                   \
+    enum step interp_##name(struct cpu *cpu, const struct iop *op)                                                     \
+    {                                                                                                                  \
+        const struct operand *o = op->insn.operands;                                                                   \
+        uint64_t x;                                                                                                    \
+        if (check_exception_class(cpu, op->insn.row) || operand_read(cpu, op, 1, &x))                                  \
+            return STEP_FAULT;                                                                                         \
+        uint64_t result = (expression)&size_mask(o[0].size);                                                           \
+        gpr_write(cpu, &o[0], result);                                                                                 \
+        set_flags(cpu, sign_zero_flags(result, o[0].size) | ((carry) ? FLAG_CF : 0), FLAGS_BMI);                       \
+        return STEP_NEXT;                                                                                              \
     }
 BLS(blsi, x & -x, x != 0)
 BLS(blsmsk, x ^ (x - 1), x == 0)
-BLS(blsr, x & (x - 1), x == 0)
+BLS(blsr, x &(x - 1), x == 0)
 
 enum step interp_bzhi(struct cpu *cpu, const struct iop *op)
 {
@@ -587,9 +627,9 @@ static enum step shift_x(struct cpu *cpu, const struct iop *op, enum shift_x kin
     if (check_exception_class(cpu, op->insn.row) || operand_read(cpu, op, 1, &source))
         return STEP_FAULT;
     unsigned count = gpr_read(cpu, &o[2]) & (o[0].size * 8 - 1);
-    uint64_t result = kind == SHIFT_SHL ? source << count
-                    : kind == SHIFT_SHR ? source >> count
-                                        : (uint64_t)(sign_extend(source, o[0].size) >> count);
+    uint64_t result = kind == SHIFT_SHL   ? source << count
+                      : kind == SHIFT_SHR ? source >> count
+                                          : (uint64_t)(sign_extend(source, o[0].size) >> count);
     gpr_write(cpu, &o[0], result);
     return STEP_NEXT;
 }

@@ -34,12 +34,12 @@ struct iop {
     uint64_t imm;
     /* Effective address: (gpr[base] + (gpr[index] << scale) + disp) & ea_mask, + *segment_base. */
     const uint64_t *base, *index, *segment_base; /* never NULL: unused ones point at zero */
-    int64_t disp;          /* RIP-relative: already adjusted so that base = block start RIP works */
+    int64_t disp; /* RIP-relative: already adjusted so that base = block start RIP works */
     uint64_t ea_mask;
     uint8_t scale;
-    uint8_t start, end;    /* offsets in the block (a block spans at most 255 bytes) */
-    bool segment_checked;  /* limit and type checks are needed (not 64-bit mode) */
-    const void *stub;      /* vector/x87: host code (hostop) */
+    uint8_t start, end;   /* offsets in the block (a block spans at most 255 bytes) */
+    bool segment_checked; /* limit and type checks are needed (not 64-bit mode) */
+    const void *stub;     /* vector/x87: host code (hostop) */
     struct insn insn;
 };
 
@@ -68,7 +68,8 @@ static inline uint64_t iop_effective_address(const struct cpu *cpu, const struct
  * tracking and data breakpoints are handled. A write is all or nothing: both pages are
  * checked before the first byte. */
 int mem_read_linear(struct cpu *cpu, gva_t gva, void *buffer, unsigned size, enum mmu_privilege privilege, bool stack);
-int mem_write_linear(struct cpu *cpu, gva_t gva, const void *buffer, unsigned size, enum mmu_privilege privilege, bool stack);
+int mem_write_linear(struct cpu *cpu, gva_t gva, const void *buffer, unsigned size, enum mmu_privilege privilege,
+                     bool stack);
 /* Only checks that a write of size bytes would succeed (sets A and D as a write does). */
 int mem_probe_write_linear(struct cpu *cpu, gva_t gva, unsigned size, enum mmu_privilege privilege, bool stack);
 

@@ -97,10 +97,18 @@ static void read_piece(struct cpu *cpu, const struct piece *piece, uint8_t *buff
     if (piece->target.host) {
         /* common sizes with one access: the guest may rely on it being atomic */
         switch (piece->size) {
-        case 2: memcpy(buffer, piece->target.host, 2); break;
-        case 4: memcpy(buffer, piece->target.host, 4); break;
-        case 8: memcpy(buffer, piece->target.host, 8); break;
-        default: memcpy(buffer, piece->target.host, piece->size); break;
+        case 2:
+            memcpy(buffer, piece->target.host, 2);
+            break;
+        case 4:
+            memcpy(buffer, piece->target.host, 4);
+            break;
+        case 8:
+            memcpy(buffer, piece->target.host, 8);
+            break;
+        default:
+            memcpy(buffer, piece->target.host, piece->size);
+            break;
         }
         return;
     }
@@ -116,10 +124,18 @@ static void write_piece(struct cpu *cpu, const struct piece *piece, const uint8_
 {
     if (piece->target.host) {
         switch (piece->size) {
-        case 2: memcpy(piece->target.host, buffer, 2); break;
-        case 4: memcpy(piece->target.host, buffer, 4); break;
-        case 8: memcpy(piece->target.host, buffer, 8); break;
-        default: memcpy(piece->target.host, buffer, piece->size); break;
+        case 2:
+            memcpy(piece->target.host, buffer, 2);
+            break;
+        case 4:
+            memcpy(piece->target.host, buffer, 4);
+            break;
+        case 8:
+            memcpy(piece->target.host, buffer, 8);
+            break;
+        default:
+            memcpy(piece->target.host, buffer, piece->size);
+            break;
         }
         if (piece->target.notice)
             physmem_written(cpu->physmem, piece->target.gpa, piece->size);
@@ -148,7 +164,8 @@ int mem_read_linear(struct cpu *cpu, gva_t gva, void *buffer, unsigned size, enu
     return 0;
 }
 
-int mem_write_linear(struct cpu *cpu, gva_t gva, const void *buffer, unsigned size, enum mmu_privilege privilege, bool stack)
+int mem_write_linear(struct cpu *cpu, gva_t gva, const void *buffer, unsigned size, enum mmu_privilege privilege,
+                     bool stack)
 {
     struct piece pieces[MAX_PIECES];
     int count = translate_pieces(cpu, gva, size, MMU_WRITE, privilege, stack, pieces);
@@ -191,15 +208,16 @@ static bool type_allows(const struct cpu *cpu, const struct segment_register *se
     return write ? !code && rw : !code || rw;
 }
 
-int mem_segment_linear(struct cpu *cpu, enum segment seg, uint64_t offset, unsigned size, bool write,
-                       uint8_t code_size, gva_t *gva)
+int mem_segment_linear(struct cpu *cpu, enum segment seg, uint64_t offset, unsigned size, bool write, uint8_t code_size,
+                       gva_t *gva)
 {
     const struct segment_register *s = &cpu->segs[seg];
     if (code_size == CODE64) {
         *gva = offset + (seg >= SEG_FS ? s->base : 0);
         if (is_canonical(*gva) && is_canonical(*gva + size - 1))
             return 0;
-    } else if (s->flat ? offset + size - 1 <= 0xffffffff : type_allows(cpu, s, write) && within_limit(s, offset, size)) {
+    } else if (s->flat ? offset + size - 1 <= 0xffffffff
+                       : type_allows(cpu, s, write) && within_limit(s, offset, size)) {
         *gva = (uint32_t)(s->base + offset);
         return 0;
     }

@@ -2,34 +2,31 @@
  * conditional moves, byte swaps. vCPU thread only. SDM Vol. 2, instruction pages. */
 #include "cpu/interp/interp_fast.h"
 
-
 /* ---- MOV ---- */
 
-
-#define MOV_FORMS(bits)                                                                    \
-    static enum step mov_rr##bits(struct cpu *cpu, const struct iop *op)                   \
-    {                                                                                      \
-        (void)cpu;                                                                         \
-        WRITE_REG(bits, op, *(const uint##bits##_t *)op->src);                             \
-        return STEP_NEXT;                                                                  \
-    }                                                                                      \
-    static enum step mov_rm##bits(struct cpu *cpu, const struct iop *op)                   \
-    {                                                                                      \
-        gva_t gva;                                                                         \
-        uint##bits##_t value;                                                              \
-        if (op_address(cpu, op, bits / 8, false, &gva) ||                                  \
-            load(cpu, gva, &value, bits / 8, op_uses_stack_segment(op)))                   \
-            return STEP_FAULT;                                                             \
-        WRITE_REG(bits, op, value);                                                        \
-        return STEP_NEXT;                                                                  \
-    }                                                                                      \
-    static enum step mov_mr##bits(struct cpu *cpu, const struct iop *op)                   \
-    {                                                                                      \
-        gva_t gva;                                                                         \
-        if (op_address(cpu, op, bits / 8, true, &gva) ||                                   \
-            store(cpu, gva, op->src, bits / 8, op_uses_stack_segment(op)))                 \
-            return STEP_FAULT;                                                             \
-        return STEP_NEXT;                                                                  \
+#define MOV_FORMS(bits)                                                                                                \
+    static enum step mov_rr##bits(struct cpu *cpu, const struct iop *op)                                               \
+    {                                                                                                                  \
+        (void)cpu;                                                                                                     \
+        WRITE_REG(bits, op, *(const uint##bits##_t *)op->src);                                                         \
+        return STEP_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static enum step mov_rm##bits(struct cpu *cpu, const struct iop *op)                                               \
+    {                                                                                                                  \
+        gva_t gva;                                                                                                     \
+        uint##bits##_t value;                                                                                          \
+        if (op_address(cpu, op, bits / 8, false, &gva) || load(cpu, gva, &value, bits / 8, op_uses_stack_segment(op))) \
+            return STEP_FAULT;                                                                                         \
+        WRITE_REG(bits, op, value);                                                                                    \
+        return STEP_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static enum step mov_mr##bits(struct cpu *cpu, const struct iop *op)                                               \
+    {                                                                                                                  \
+        gva_t gva;                                                                                                     \
+        if (op_address(cpu, op, bits / 8, true, &gva) ||                                                               \
+            store(cpu, gva, op->src, bits / 8, op_uses_stack_segment(op)))                                             \
+            return STEP_FAULT;                                                                                         \
+        return STEP_NEXT;                                                                                              \
     }
 MOV_FORMS(8)
 MOV_FORMS(16)
@@ -38,22 +35,22 @@ MOV_FORMS(64)
 
 /* ---- MOVZX, MOVSX, MOVSXD: from a type, to 16, 32 or 64 bits ---- */
 
-#define EXTEND(name, type, bits)                                                           \
-    static enum step name##_r_##type##bits(struct cpu *cpu, const struct iop *op)          \
-    {                                                                                      \
-        (void)cpu;                                                                         \
-        WRITE_REG(bits, op, (int64_t)*(const type *)op->src);                              \
-        return STEP_NEXT;                                                                  \
-    }                                                                                      \
-    static enum step name##_m_##type##bits(struct cpu *cpu, const struct iop *op)          \
-    {                                                                                      \
-        gva_t gva;                                                                         \
-        type value;                                                                        \
-        if (op_address(cpu, op, sizeof(value), false, &gva) ||                             \
-            load(cpu, gva, &value, sizeof(value), op_uses_stack_segment(op)))              \
-            return STEP_FAULT;                                                             \
-        WRITE_REG(bits, op, (int64_t)value);                                               \
-        return STEP_NEXT;                                                                  \
+#define EXTEND(name, type, bits)                                                                                       \
+    static enum step name##_r_##type##bits(struct cpu *cpu, const struct iop *op)                                      \
+    {                                                                                                                  \
+        (void)cpu;                                                                                                     \
+        WRITE_REG(bits, op, (int64_t) * (const type *)op->src);                                                        \
+        return STEP_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static enum step name##_m_##type##bits(struct cpu *cpu, const struct iop *op)                                      \
+    {                                                                                                                  \
+        gva_t gva;                                                                                                     \
+        type value;                                                                                                    \
+        if (op_address(cpu, op, sizeof(value), false, &gva) ||                                                         \
+            load(cpu, gva, &value, sizeof(value), op_uses_stack_segment(op)))                                          \
+            return STEP_FAULT;                                                                                         \
+        WRITE_REG(bits, op, (int64_t)value);                                                                           \
+        return STEP_NEXT;                                                                                              \
     }
 #define EXTEND_TO_ALL(type) EXTEND(extend, type, 16) EXTEND(extend, type, 32) EXTEND(extend, type, 64)
 EXTEND_TO_ALL(uint8_t)
@@ -96,9 +93,13 @@ static iop_fn *select_mov(const struct iop *op)
 
 static iop_fn *select_extend(const struct iop *op, bool is_signed)
 {
-#define EXTEND_ROW(type)                                               \
-    { { extend_r_##type##16, extend_r_##type##32, extend_r_##type##64 }, \
-      { extend_m_##type##16, extend_m_##type##32, extend_m_##type##64 } }
+#define EXTEND_ROW(type)                                                                                               \
+    {                                                                                                                  \
+        { extend_r_##type##16, extend_r_##type##32, extend_r_##type##64 },                                             \
+        {                                                                                                              \
+            extend_m_##type##16, extend_m_##type##32, extend_m_##type##64                                              \
+        }                                                                                                              \
+    }
     static iop_fn *const forms[5][2][3] = {
         EXTEND_ROW(uint8_t), EXTEND_ROW(uint16_t), EXTEND_ROW(int8_t), EXTEND_ROW(int16_t), EXTEND_ROW(int32_t),
     };
@@ -127,17 +128,18 @@ iop_fn *interp_select_move(const struct iop *op)
     }
 }
 
-#define SELECTED(name)                                             \
-    enum step interp_##name(struct cpu *cpu, const struct iop *op) \
-    {                                                              \
-        return interp_select_move(op)(cpu, op);                    \
+#define SELECTED(name)                                                                                                 \
+    enum step interp_##name(struct cpu *cpu, const struct iop *op)                                                     \
+    {                                                                                                                  \
+        return interp_select_move(op)(cpu, op);                                                                        \
     }
-SELECTED(mov) SELECTED(movzx) SELECTED(movsx) SELECTED(movsxd) SELECTED(lea)
+SELECTED(mov)
+SELECTED(movzx) SELECTED(movsx) SELECTED(movsxd) SELECTED(lea)
 
-/* ---- Exchange ---- */
+    /* ---- Exchange ---- */
 
-/* With memory, XCHG locks whether or not it says so. */
-enum step interp_xchg(struct cpu *cpu, const struct iop *op)
+    /* With memory, XCHG locks whether or not it says so. */
+    enum step interp_xchg(struct cpu *cpu, const struct iop *op)
 {
     const struct operand *o = op->insn.operands;
     if (o[0].kind != OPERAND_MEM && o[1].kind != OPERAND_MEM) {
@@ -152,10 +154,18 @@ enum step interp_xchg(struct cpu *cpu, const struct iop *op)
         return STEP_FAULT;
     uint64_t value = gpr_read(cpu, reg), old;
     switch (reg->size) {
-    case 1: old = __atomic_exchange_n((uint8_t *)access.host, (uint8_t)value, __ATOMIC_SEQ_CST); break;
-    case 2: old = __atomic_exchange_n((uint16_t *)access.host, (uint16_t)value, __ATOMIC_SEQ_CST); break;
-    case 4: old = __atomic_exchange_n((uint32_t *)access.host, (uint32_t)value, __ATOMIC_SEQ_CST); break;
-    default: old = __atomic_exchange_n((uint64_t *)access.host, value, __ATOMIC_SEQ_CST); break;
+    case 1:
+        old = __atomic_exchange_n((uint8_t *)access.host, (uint8_t)value, __ATOMIC_SEQ_CST);
+        break;
+    case 2:
+        old = __atomic_exchange_n((uint16_t *)access.host, (uint16_t)value, __ATOMIC_SEQ_CST);
+        break;
+    case 4:
+        old = __atomic_exchange_n((uint32_t *)access.host, (uint32_t)value, __ATOMIC_SEQ_CST);
+        break;
+    default:
+        old = __atomic_exchange_n((uint64_t *)access.host, value, __ATOMIC_SEQ_CST);
+        break;
     }
     if (op_atomic_end(cpu, &access, true))
         return STEP_FAULT;
@@ -164,16 +174,24 @@ enum step interp_xchg(struct cpu *cpu, const struct iop *op)
 }
 
 /* Flags of `a + b` and `a - b` at one size, from the host. */
-#define FLAGS_OF(insn, a, b, size)                                                                             \
-    ({                                                                                                         \
-        uint64_t flags_, d_ = (a);                                                                             \
-        switch (size) {                                                                                        \
-        case 1: __asm__(insn "b %b2, %b0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc"); break;   \
-        case 2: __asm__(insn "w %w2, %w0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc"); break;   \
-        case 4: __asm__(insn "l %k2, %k0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc"); break;   \
-        default: __asm__(insn "q %2, %0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc"); break;    \
-        }                                                                                                      \
-        flags_;                                                                                                \
+#define FLAGS_OF(insn, a, b, size)                                                                                     \
+    ({                                                                                                                 \
+        uint64_t flags_, d_ = (a);                                                                                     \
+        switch (size) {                                                                                                \
+        case 1:                                                                                                        \
+            __asm__(insn "b %b2, %b0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc");                      \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            __asm__(insn "w %w2, %w0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc");                      \
+            break;                                                                                                     \
+        case 4:                                                                                                        \
+            __asm__(insn "l %k2, %k0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc");                      \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            __asm__(insn "q %2, %0; pushfq; popq %1" : "+r"(d_), "=r"(flags_) : "r"(b) : "cc");                        \
+            break;                                                                                                     \
+        }                                                                                                              \
+        flags_;                                                                                                        \
     })
 
 static uint64_t cell_read(const void *cell, unsigned size)
@@ -186,19 +204,23 @@ static uint64_t cell_read(const void *cell, unsigned size)
 /* *cell: expected -> desired; true if it was expected. *expected gets what was there. */
 static bool cell_compare_exchange(void *cell, unsigned size, uint64_t *expected, uint64_t desired)
 {
-#define CASE(bits)                                                                                      \
-    {                                                                                                   \
-        uint##bits##_t e = (uint##bits##_t)*expected;                                                   \
-        bool done = __atomic_compare_exchange_n((uint##bits##_t *)cell, &e, (uint##bits##_t)desired,    \
-                                                false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
-        *expected = e;                                                                                  \
-        return done;                                                                                    \
+#define CASE(bits)                                                                                                     \
+    {                                                                                                                  \
+        uint##bits##_t e = (uint##bits##_t) * expected;                                                                \
+        bool done = __atomic_compare_exchange_n((uint##bits##_t *)cell, &e, (uint##bits##_t)desired, false,            \
+                                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                                   \
+        *expected = e;                                                                                                 \
+        return done;                                                                                                   \
     }
     switch (size) {
-    case 1: CASE(8)
-    case 2: CASE(16)
-    case 4: CASE(32)
-    default: CASE(64)
+    case 1:
+        CASE(8)
+    case 2:
+        CASE(16)
+    case 4:
+        CASE(32)
+    default:
+        CASE(64)
     }
 #undef CASE
 }
@@ -325,8 +347,9 @@ enum step interp_cmovcc(struct cpu *cpu, const struct iop *op)
 
 static uint64_t swap_bytes(uint64_t value, unsigned size)
 {
-    return size == 8 ? __builtin_bswap64(value) : size == 4 ? __builtin_bswap32((uint32_t)value)
-                                                            : __builtin_bswap16((uint16_t)value);
+    return size == 8   ? __builtin_bswap64(value)
+           : size == 4 ? __builtin_bswap32((uint32_t)value)
+                       : __builtin_bswap16((uint16_t)value);
 }
 
 /* BSWAP of 16 bits is undefined; hosts clear the register's low word. */
@@ -363,8 +386,8 @@ enum step interp_movdir64b(struct cpu *cpu, const struct iop *op)
     uint8_t data[64];
     gva_t target;
     uint64_t mask = op->insn.address_size == 8 ? ~0ull : op->insn.address_size == 4 ? 0xffffffffull : 0xffff;
-    if (op_mem_read(cpu, op, data, 64) ||
-        mem_segment_linear(cpu, SEG_ES, cpu->gpr[op->insn.operands[0].reg] & mask, 64, true, op->insn.code_size, &target))
+    if (op_mem_read(cpu, op, data, 64) || mem_segment_linear(cpu, SEG_ES, cpu->gpr[op->insn.operands[0].reg] & mask, 64,
+                                                             true, op->insn.code_size, &target))
         return STEP_FAULT;
     if (target & 63)
         return step_fault(cpu, VECTOR_GP, 0);
@@ -375,9 +398,15 @@ enum step interp_cbw(struct cpu *cpu, const struct iop *op)
 {
     uint64_t *rax = &cpu->gpr[REG_RAX];
     switch (op->insn.operand_size) {
-    case 2: *rax = (*rax & ~0xffffull) | (uint16_t)(int8_t)*rax; break;
-    case 4: *rax = (uint32_t)(int16_t)*rax; break;
-    default: *rax = (uint64_t)(int32_t)*rax; break;
+    case 2:
+        *rax = (*rax & ~0xffffull) | (uint16_t)(int8_t)*rax;
+        break;
+    case 4:
+        *rax = (uint32_t)(int16_t)*rax;
+        break;
+    default:
+        *rax = (uint64_t)(int32_t)*rax;
+        break;
     }
     return STEP_NEXT;
 }
@@ -386,9 +415,15 @@ enum step interp_cwd(struct cpu *cpu, const struct iop *op)
 {
     uint64_t rax = cpu->gpr[REG_RAX], *rdx = &cpu->gpr[REG_RDX];
     switch (op->insn.operand_size) {
-    case 2: *rdx = (*rdx & ~0xffffull) | ((int16_t)rax < 0 ? 0xffff : 0); break;
-    case 4: *rdx = (int32_t)rax < 0 ? 0xffffffffull : 0; break;
-    default: *rdx = (int64_t)rax < 0 ? ~0ull : 0; break;
+    case 2:
+        *rdx = (*rdx & ~0xffffull) | ((int16_t)rax < 0 ? 0xffff : 0);
+        break;
+    case 4:
+        *rdx = (int32_t)rax < 0 ? 0xffffffffull : 0;
+        break;
+    default:
+        *rdx = (int64_t)rax < 0 ? ~0ull : 0;
+        break;
     }
     return STEP_NEXT;
 }

@@ -5,11 +5,11 @@
 #include "cpu/interp/interp_fast.h"
 
 struct string_op {
-    unsigned size;      /* of an element */
-    int64_t step;       /* +size or -size by DF */
-    uint64_t mask;      /* address size */
+    unsigned size; /* of an element */
+    int64_t step;  /* +size or -size by DF */
+    uint64_t mask; /* address size */
     enum segment source;
-    uint64_t count;     /* elements left; 1 without REP */
+    uint64_t count; /* elements left; 1 without REP */
     bool repeated;
 };
 
@@ -18,7 +18,9 @@ static struct string_op string_begin(const struct cpu *cpu, const struct iop *op
     const struct insn *insn = &op->insn;
     struct string_op s = {
         .size = insn->operands[0].kind == OPERAND_MEM ? insn->operands[0].size : insn->operands[1].size,
-        .mask = insn->address_size == 8 ? ~0ull : insn->address_size == 4 ? 0xffffffffull : 0xffff,
+        .mask = insn->address_size == 8   ? ~0ull
+                : insn->address_size == 4 ? 0xffffffffull
+                                          : 0xffff,
         .source = insn->segment_prefix ? (enum segment)(insn->segment_prefix - 1) : SEG_DS,
         .repeated = insn->rep != REP_NONE,
     };
@@ -58,8 +60,8 @@ static void zero_extend(struct cpu *cpu, const struct string_op *s, bool pointer
         cpu->gpr[REG_RDI] &= s->mask;
 }
 
-static int string_address(struct cpu *cpu, const struct iop *op, const struct string_op *s, unsigned reg, enum segment seg,
-                          bool write, gva_t *gva)
+static int string_address(struct cpu *cpu, const struct iop *op, const struct string_op *s, unsigned reg,
+                          enum segment seg, bool write, gva_t *gva)
 {
     /* in 64-bit mode there is no limit: where the element ends is looked at by the access, after its alignment */
     unsigned size = op->insn.code_size == CODE64 ? 1 : s->size;
@@ -77,7 +79,8 @@ static uint64_t elements_in_page(const struct string_op *s, gva_t gva)
 
 /* How many elements may be done in one go from here: 1 when single-stepping, or if offsets could wrap or leave
  * a limit. (Segments with limits: element by element.) */
-static uint64_t run_length(const struct cpu *cpu, const struct iop *op, const struct string_op *s, unsigned reg, gva_t gva)
+static uint64_t run_length(const struct cpu *cpu, const struct iop *op, const struct string_op *s, unsigned reg,
+                           gva_t gva)
 {
     if (op->segment_checked || cpu->rflags & FLAG_TF || cpu->checked_access)
         return 1;
@@ -106,10 +109,21 @@ static void fill(uint8_t *host, const void *element, unsigned size, uint64_t cou
     uint64_t value = 0;
     memcpy(&value, element, size);
     switch (size) {
-    case 1: memset(host, (int)value, count); return;
-    case 2: for (uint64_t i = 0; i < count; i++) memcpy(host + i * 2, &value, 2); return;
-    case 4: for (uint64_t i = 0; i < count; i++) memcpy(host + i * 4, &value, 4); return;
-    default: for (uint64_t i = 0; i < count; i++) memcpy(host + i * 8, &value, 8); return;
+    case 1:
+        memset(host, (int)value, count);
+        return;
+    case 2:
+        for (uint64_t i = 0; i < count; i++)
+            memcpy(host + i * 2, &value, 2);
+        return;
+    case 4:
+        for (uint64_t i = 0; i < count; i++)
+            memcpy(host + i * 4, &value, 4);
+        return;
+    default:
+        for (uint64_t i = 0; i < count; i++)
+            memcpy(host + i * 8, &value, 8);
+        return;
     }
 }
 
@@ -228,10 +242,18 @@ static uint64_t compare_flags(uint64_t a, uint64_t b, unsigned size)
 {
     uint64_t flags;
     switch (size) {
-    case 1: __asm__("cmpb %b2, %b1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc"); break;
-    case 2: __asm__("cmpw %w2, %w1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc"); break;
-    case 4: __asm__("cmpl %k2, %k1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc"); break;
-    default: __asm__("cmpq %2, %1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc"); break;
+    case 1:
+        __asm__("cmpb %b2, %b1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc");
+        break;
+    case 2:
+        __asm__("cmpw %w2, %w1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc");
+        break;
+    case 4:
+        __asm__("cmpl %k2, %k1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc");
+        break;
+    default:
+        __asm__("cmpq %2, %1; pushfq; popq %0" : "=r"(flags) : "r"(a), "r"(b) : "cc");
+        break;
     }
     return flags;
 }

@@ -55,15 +55,30 @@ int vector_check_class(struct cpu *cpu, unsigned exception_class)
 {
     const uint64_t avx = XSTATE_BIT_SSE | XSTATE_BIT_AVX;
     switch (exception_class) {
-    case EXC_X87: return check_x87(cpu, true);
-    case EXC_X87_NOWAIT: return check_x87(cpu, false);
-    case EXC_MMX: return check_mmx(cpu);
-    case EXC_SSE_INT_MMX: return check_sse(cpu) ? -1 : x87_check_pending(cpu);
-    case EXC_SSE: case EXC_SSE_ALIGNED: case EXC_SSE_FP: case EXC_SSE_FP_ALIGNED:
+    case EXC_X87:
+        return check_x87(cpu, true);
+    case EXC_X87_NOWAIT:
+        return check_x87(cpu, false);
+    case EXC_MMX:
+        return check_mmx(cpu);
+    case EXC_SSE_INT_MMX:
+        return check_sse(cpu) ? -1 : x87_check_pending(cpu);
+    case EXC_SSE:
+    case EXC_SSE_ALIGNED:
+    case EXC_SSE_FP:
+    case EXC_SSE_FP_ALIGNED:
         return check_sse(cpu);
-    case EXC_VEX: case EXC_VEX_ALIGNED: case EXC_VEX_FP: case EXC_VEX_GATHER: case EXC_VEX_ZEROUPPER:
+    case EXC_VEX:
+    case EXC_VEX_ALIGNED:
+    case EXC_VEX_FP:
+    case EXC_VEX_GATHER:
+    case EXC_VEX_ZEROUPPER:
         return check_vex(cpu, avx);
-    case EXC_OPMASK: case EXC_EVEX: case EXC_EVEX_ALIGNED: case EXC_EVEX_FP: case EXC_EVEX_GATHER:
+    case EXC_OPMASK:
+    case EXC_EVEX:
+    case EXC_EVEX_ALIGNED:
+    case EXC_EVEX_FP:
+    case EXC_EVEX_GATHER:
         return check_vex(cpu, avx | XSTATE_AVX512);
     case EXC_VEX_GPR:
         return unlikely(!cpu_protected(cpu) || cpu_v86(cpu)) ? raise(cpu, VECTOR_UD, 0) : 0;
@@ -113,8 +128,9 @@ static uint64_t run_stub(struct cpu *cpu, const struct iop *op, const struct hos
 {
     if (hostop->uses_mxcsr)
         hostop_enter_mxcsr(cpu);
-    uint64_t result = hostop->code(memory, slot_pointer(cpu, op, hostop, SLOT_REG), slot_pointer(cpu, op, hostop, SLOT_RM),
-                                   slot_pointer(cpu, op, hostop, SLOT_VVVV), slot_pointer(cpu, op, hostop, SLOT_IS4), &cpu->vector);
+    uint64_t result =
+        hostop->code(memory, slot_pointer(cpu, op, hostop, SLOT_REG), slot_pointer(cpu, op, hostop, SLOT_RM),
+                     slot_pointer(cpu, op, hostop, SLOT_VVVV), slot_pointer(cpu, op, hostop, SLOT_IS4), &cpu->vector);
     if (hostop->uses_mxcsr)
         hostop_leave_mxcsr(cpu);
     return result;

@@ -138,7 +138,9 @@ static enum step mask_move_halves(struct cpu *cpu, const struct iop *op, const s
             mem_probe_write_linear(cpu, gva, 8, cpu->privilege, op_uses_stack_segment(op)))
             return STEP_FAULT;
     for (unsigned half = 0; half < halves; half++) {
-        struct masked_access part = { .offset = (access->offset + 8 * half) & op->ea_mask, .count = 8, .size = 1,
+        struct masked_access part = { .offset = (access->offset + 8 * half) & op->ea_mask,
+                                      .count = 8,
+                                      .size = 1,
                                       .selected = access->selected >> 8 * half & 0xff };
         if (masked_write(cpu, op, &part, data + 8 * half))
             return STEP_FAULT;
@@ -230,7 +232,8 @@ static enum step gather_elements(struct cpu *cpu, const struct iop *op)
     vector_zero_above(cpu, mask_reg, length);
     for (unsigned i = 0; i < count; i++) {
         if (mask[i * size]) {
-            if (element_read(cpu, op, gather_offset(cpu, op, index + i * index_size, index_size) & op->ea_mask, dst + i * size, size))
+            if (element_read(cpu, op, gather_offset(cpu, op, index + i * index_size, index_size) & op->ea_mask,
+                             dst + i * size, size))
                 return STEP_FAULT;
             vector_zero_above(cpu, dst_reg, length);
         }

@@ -16,8 +16,14 @@
 #include "cpu/xstate.h"
 
 enum {
-    FSW_FLAGS = 0x3f, FSW_ES = 0x80, FSW_TOP_SHIFT = 11, FSW_TOP = 7 << FSW_TOP_SHIFT, FSW_B = 0x8000,
-    CR0_MP = 1 << 1, CR0_TS = 1 << 3, CR0_NE = 1 << 5,
+    FSW_FLAGS = 0x3f,
+    FSW_ES = 0x80,
+    FSW_TOP_SHIFT = 11,
+    FSW_TOP = 7 << FSW_TOP_SHIFT,
+    FSW_B = 0x8000,
+    CR0_MP = 1 << 1,
+    CR0_TS = 1 << 3,
+    CR0_NE = 1 << 5,
 };
 
 /* ---- The state ---- */
@@ -354,7 +360,9 @@ static int image_linear(struct cpu *cpu, const struct iop *op, unsigned size, bo
     bool stack = op_uses_stack_segment(op);
     unsigned word = environment_size(op) / 7;
     return op_address(cpu, op, size, write, gva) || area_touch(cpu, *gva, word, write, stack) ||
-           area_touch(cpu, *gva + size - 1, 1, write, stack) ? -1 : 0;
+                   area_touch(cpu, *gva + size - 1, 1, write, stack)
+               ? -1
+               : 0;
 }
 
 enum step interp_fldenv(struct cpu *cpu, const struct iop *op)
@@ -388,7 +396,8 @@ enum step interp_frstor(struct cpu *cpu, const struct iop *op)
     uint8_t image[28 + 80];
     unsigned size = environment_size(op);
     gva_t gva;
-    if (image_linear(cpu, op, size + 80, false, &gva) || area_read(cpu, gva, image, size + 80, op_uses_stack_segment(op)))
+    if (image_linear(cpu, op, size + 80, false, &gva) ||
+        area_read(cpu, gva, image, size + 80, op_uses_stack_segment(op)))
         return STEP_FAULT;
     environment_load(cpu, op, image);
     for (unsigned i = 0; i < 8; i++)

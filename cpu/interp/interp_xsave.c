@@ -147,7 +147,10 @@ static unsigned vector_count(const struct iop *op)
 /* Bytes 0 to 23 and 32 to 159. FCS and FDS are zero in the 32-bit form of the pointers. */
 static void x87_to_image(const struct fxsave_area *fx, bool wide_pointers, uint8_t *image)
 {
-    struct fxsave_area head = { .fcw = fx->fcw, .fsw = fx->fsw, .ftw = fx->ftw, .fop = fx->fop & 0x7ff,
+    struct fxsave_area head = { .fcw = fx->fcw,
+                                .fsw = fx->fsw,
+                                .ftw = fx->ftw,
+                                .fop = fx->fop & 0x7ff,
                                 .fip = wide_pointers ? fx->fip : (uint32_t)fx->fip,
                                 .fdp = wide_pointers ? fx->fdp : (uint32_t)fx->fdp };
     memcpy(image, &head, LEGACY_MXCSR);
@@ -211,13 +214,20 @@ static struct slices component_slices(const struct iop *op, unsigned bit)
 {
     uint8_t count = (uint8_t)vector_count(op);
     switch (bit) {
-    case 1: return (struct slices){ 0, count, 0, 16 };
-    case 2: return (struct slices){ 0, count, 16, 16 };
-    case 6: return (struct slices){ 0, count, 32, 32 };
-    case 7: return (struct slices){ 16, op->insn.code_size == CODE64 ? 16 : 0, 0, 64 };
-    case 5: return (struct slices){ 0, 8, 0, 8 };
-    case 9: return (struct slices){ 0, 1, 0, 8 };
-    default: return (struct slices){ 0 };
+    case 1:
+        return (struct slices){ 0, count, 0, 16 };
+    case 2:
+        return (struct slices){ 0, count, 16, 16 };
+    case 6:
+        return (struct slices){ 0, count, 32, 32 };
+    case 7:
+        return (struct slices){ 16, op->insn.code_size == CODE64 ? 16 : 0, 0, 64 };
+    case 5:
+        return (struct slices){ 0, 8, 0, 8 };
+    case 9:
+        return (struct slices){ 0, 1, 0, 8 };
+    default:
+        return (struct slices){ 0 };
     }
 }
 
@@ -285,9 +295,9 @@ static uint64_t components_in_use(const struct cpu *cpu, const struct iop *op, u
 /* #UD, #NM, address, alignment; 0 or -1. */
 static int fxsave_address(struct cpu *cpu, const struct iop *op, bool write, gva_t *gva)
 {
-    if (!cpu_has(cpu, op->insn.row->feature) || cpu->cr0 & CR0_EM)
+    if (!cpu_has(cpu, op->insn.row->feature))
         return raise(cpu, VECTOR_UD, 0);
-    if (cpu->cr0 & CR0_TS)
+    if (cpu->cr0 & (CR0_EM | CR0_TS)) /* SDM Vol. 2A FXSAVE: EM too is #NM here, though these save SSE state */
         return raise(cpu, VECTOR_NM, 0);
     if (op_address(cpu, op, XSAVE_LEGACY_SIZE, write, gva))
         return -1;
@@ -366,7 +376,9 @@ static int xsave_address(struct cpu *cpu, const struct iop *op, bool supervisor,
 /* Walks the ranges of the area that are written, in ascending order; `write` false: only checks them. */
 static int xsave_ranges(struct cpu *cpu, const struct iop *op, const struct xsave *save, bool write)
 {
-    struct { unsigned offset, size; } ranges[16];
+    struct {
+        unsigned offset, size;
+    } ranges[16];
     unsigned count = 0;
     bool sse = save->written & XSTATE_BIT_SSE;
     /* MXCSR: with SSE in the compacted format; with SSE or AVX requested in the standard one (13.7, 13.9) */
@@ -427,7 +439,8 @@ static enum step save_standard(struct cpu *cpu, const struct iop *op, bool optim
 static enum step save_compacted(struct cpu *cpu, const struct iop *op, bool supervisor)
 {
     uint64_t enabled = cpu->xcr0 | (supervisor ? cpu->msrs.xss : 0);
-    struct xsave save = { .requested = enabled & instruction_mask(cpu), .compacted = true,
+    struct xsave save = { .requested = enabled & instruction_mask(cpu),
+                          .compacted = true,
                           .stack = op_uses_stack_segment(op) };
     if (xsave_address(cpu, op, supervisor, true, xstate_compacted_size(save.requested), &save.gva))
         return STEP_FAULT;
@@ -522,7 +535,8 @@ static int xrstor_read(struct cpu *cpu, const struct iop *op, struct xrstor *loa
         if (c->bit == 0 && (area_read(cpu, load->gva, load->image, LEGACY_MXCSR, load->stack) ||
                             area_read(cpu, load->gva + LEGACY_ST, load->image + LEGACY_ST, 128, load->stack)))
             return -1;
-        if (c->bit && area_read(cpu, load->gva + offset, load->image + offset, slices.count * slices.width, load->stack))
+        if (c->bit &&
+            area_read(cpu, load->gva + offset, load->image + offset, slices.count * slices.width, load->stack))
             return -1;
     }
     if (loads_mxcsr(load) && mxcsr_of_image(load->image) & ~cpu->vector.fx.mxcsr_mask)
@@ -537,7 +551,8 @@ static void xrstor_commit(struct cpu *cpu, const struct iop *op, const struct xr
         if (!(load->requested >> c->bit & 1))
             continue;
         if (c->bit)
-            component_from_image(cpu, op, c->bit, memory ? load->image + component_offset(load->xcomp_bv, load->compacted, c) : NULL);
+            component_from_image(cpu, op, c->bit,
+                                 memory ? load->image + component_offset(load->xcomp_bv, load->compacted, c) : NULL);
         else if (memory)
             x87_from_image(&cpu->vector.fx, rex_w(op), load->image);
         else
@@ -551,10 +566,11 @@ static void xrstor_commit(struct cpu *cpu, const struct iop *op, const struct xr
 
 static enum step restore(struct cpu *cpu, const struct iop *op, bool supervisor)
 {
-    struct xrstor load = { .enabled = cpu->xcr0 | (supervisor ? cpu->msrs.xss : 0), .stack = op_uses_stack_segment(op) };
+    struct xrstor load = { .enabled = cpu->xcr0 | (supervisor ? cpu->msrs.xss : 0),
+                           .stack = op_uses_stack_segment(op) };
     load.requested = load.enabled & instruction_mask(cpu);
-    if (xsave_address(cpu, op, supervisor, false, XSAVE_EXTENDED_OFFSET, &load.gva) || xrstor_header(cpu, &load, supervisor) ||
-        xrstor_read(cpu, op, &load))
+    if (xsave_address(cpu, op, supervisor, false, XSAVE_EXTENDED_OFFSET, &load.gva) ||
+        xrstor_header(cpu, &load, supervisor) || xrstor_read(cpu, op, &load))
         return STEP_FAULT;
     xrstor_commit(cpu, op, &load);
     return STEP_NEXT;

@@ -30,7 +30,8 @@ static void enter_long_mode(struct cpu *cpu)
     cpu_set_efer(cpu, 1 << 8 | 1 << 10);
     cpu_set_cr0(cpu, 1u << 31 | 1 << 16 | 1 << 5 | 1); /* PG WP NE PE */
     cpu_set_segment(cpu, SEG_CS, 8, 0, 0xffffffff,
-                    SEG_TYPE_CODE | SEG_TYPE_RW | SEG_TYPE_ACCESSED | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_L | SEG_ATTR_G);
+                    SEG_TYPE_CODE | SEG_TYPE_RW | SEG_TYPE_ACCESSED | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_L |
+                        SEG_ATTR_G);
     cpu->xcr0 = XSTATE_BIT_X87 | XSTATE_BIT_SSE | XSTATE_BIT_AVX;
     cpu->cpu_rip = 0x10000;
     cpu->vector.fx.fcw = FCW_FNINIT;
@@ -95,7 +96,10 @@ static bool predecode(struct fixture *f, enum code_size code_size, const char *b
     op->segment_base = zero;
     op->ea_mask = op->insn.address_size == 4 ? 0xffffffff : ~0ull;
     switch (op->insn.row->handler) {
-    case HANDLER_vec: case HANDLER_vec_flags: case HANDLER_mmx: case HANDLER_x87:
+    case HANDLER_vec:
+    case HANDLER_vec_flags:
+    case HANDLER_mmx:
+    case HANDLER_x87:
         op->stub = hostop_prepare(cpu, &op->insn);
         return op->stub;
     default:

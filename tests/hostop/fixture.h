@@ -29,7 +29,7 @@ uint8_t *fixture_memory(struct fixture *f, gva_t gva);
 /* Decodes and executes one instruction: what its handler returned. *f->cpu has the fault. */
 enum step fixture_run(struct fixture *f, const char *bytes, size_t length);
 enum step fixture_run_mode(struct fixture *f, enum code_size code_size, const char *bytes, size_t length);
-#define RUN(f, bytes) fixture_run(f, bytes, sizeof(bytes) - 1)
+#define RUN(f, bytes)   fixture_run(f, bytes, sizeof(bytes) - 1)
 #define RUN32(f, bytes) fixture_run_mode(f, CODE32, bytes, sizeof(bytes) - 1)
 
 /* splitmix64 */

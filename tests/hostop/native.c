@@ -5,9 +5,9 @@
 #include "base/host_memory.h"
 #include "tests/hostop/fixture.h"
 
-#define LOAD(n) "vmovups " #n "*32(%[vec]), %%ymm" #n "\n\t"
+#define LOAD(n)  "vmovups " #n "*32(%[vec]), %%ymm" #n "\n\t"
 #define STORE(n) "vmovups %%ymm" #n ", " #n "*32(%[vec])\n\t"
-#define ALL(x) x(0) x(1) x(2) x(3) x(4) x(5) x(6) x(7) x(8) x(9) x(10) x(11) x(12) x(13) x(14) x(15)
+#define ALL(x)   x(0) x(1) x(2) x(3) x(4) x(5) x(6) x(7) x(8) x(9) x(10) x(11) x(12) x(13) x(14) x(15)
 
 /* The callee is the instruction and a ret; r12 to r15 hold what must survive it. */
 static void call_with_state(struct native_state *state, const void *code)
@@ -16,30 +16,29 @@ static void call_with_state(struct native_state *state, const void *code)
     register struct native_state *s __asm__("r13") = state;
     register const void *target __asm__("r14") = code;
     uint32_t host_mxcsr = 0x1f80;
-    __asm__ volatile(ALL(LOAD)
-                     "ldmxcsr %c[mxcsr](%[s])\n\t"
-                     "pushq %c[flags](%[s])\n\t"
-                     "popfq\n\t"
-                     "movq %c[rax](%[s]), %%rax\n\t"
-                     "movq %c[rcx](%[s]), %%rcx\n\t"
-                     "movq %c[rdx](%[s]), %%rdx\n\t"
-                     "movq %c[rbx](%[s]), %%rbx\n\t"
-                     "call *%[target]\n\t"
-                     "movq %%rax, %c[rax](%[s])\n\t"
-                     "movq %%rcx, %c[rcx](%[s])\n\t"
-                     "movq %%rdx, %c[rdx](%[s])\n\t"
-                     "pushfq\n\t"
-                     "popq %c[flags](%[s])\n\t"
-                     "stmxcsr %c[mxcsr](%[s])\n\t" ALL(STORE)
-                     "ldmxcsr %[host]\n\t"
-                     "vzeroupper\n\t"
-                     :
-                     : [vec] "r"(vec), [s] "r"(s), [target] "r"(target), [host] "m"(host_mxcsr),
-                       [mxcsr] "i"(offsetof(struct native_state, mxcsr)), [flags] "i"(offsetof(struct native_state, rflags)),
-                       [rax] "i"(offsetof(struct native_state, rax)), [rcx] "i"(offsetof(struct native_state, rcx)),
-                       [rdx] "i"(offsetof(struct native_state, rdx)), [rbx] "i"(offsetof(struct native_state, rbx))
-                     : "rax", "rcx", "rdx", "rbx", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
-                       "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    __asm__ volatile(
+        ALL(LOAD) "ldmxcsr %c[mxcsr](%[s])\n\t"
+                  "pushq %c[flags](%[s])\n\t"
+                  "popfq\n\t"
+                  "movq %c[rax](%[s]), %%rax\n\t"
+                  "movq %c[rcx](%[s]), %%rcx\n\t"
+                  "movq %c[rdx](%[s]), %%rdx\n\t"
+                  "movq %c[rbx](%[s]), %%rbx\n\t"
+                  "call *%[target]\n\t"
+                  "movq %%rax, %c[rax](%[s])\n\t"
+                  "movq %%rcx, %c[rcx](%[s])\n\t"
+                  "movq %%rdx, %c[rdx](%[s])\n\t"
+                  "pushfq\n\t"
+                  "popq %c[flags](%[s])\n\t"
+                  "stmxcsr %c[mxcsr](%[s])\n\t" ALL(STORE) "ldmxcsr %[host]\n\t"
+                                                           "vzeroupper\n\t"
+        :
+        : [vec] "r"(vec), [s] "r"(s), [target] "r"(target), [host] "m"(host_mxcsr),
+          [mxcsr] "i"(offsetof(struct native_state, mxcsr)), [flags] "i"(offsetof(struct native_state, rflags)),
+          [rax] "i"(offsetof(struct native_state, rax)), [rcx] "i"(offsetof(struct native_state, rcx)),
+          [rdx] "i"(offsetof(struct native_state, rdx)), [rbx] "i"(offsetof(struct native_state, rbx))
+        : "rax", "rcx", "rdx", "rbx", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+          "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
 void native_run(struct native_state *state, const char *bytes, size_t length)

@@ -4,11 +4,11 @@
 
 #include "tests/hostop/fixture.h"
 
-#define EXPECT_FAULT(f, bytes, vector_, error_)                                                          \
-    do {                                                                                                  \
-        cr_assert_eq(RUN(f, bytes), STEP_FAULT);                                                          \
-        cr_assert_eq((f)->cpu->fault.vector, vector_, "vector %u, expected %u", (f)->cpu->fault.vector, vector_); \
-        cr_assert_eq((f)->cpu->fault.error, error_, "error %x", (f)->cpu->fault.error);                   \
+#define EXPECT_FAULT(f, bytes, vector_, error_)                                                                        \
+    do {                                                                                                               \
+        cr_assert_eq(RUN(f, bytes), STEP_FAULT);                                                                       \
+        cr_assert_eq((f)->cpu->fault.vector, vector_, "vector %u, expected %u", (f)->cpu->fault.vector, vector_);      \
+        cr_assert_eq((f)->cpu->fault.error, error_, "error %x", (f)->cpu->fault.error);                                \
     } while (0)
 
 enum { MXCSR_ZE = 1 << 2, MXCSR_ZM = 1 << 9, MXCSR_PE = 1 << 5, MXCSR_PM = 1 << 12 };
@@ -60,7 +60,7 @@ Test(faults, alignment_before_page_fault)
     EXPECT_FAULT(f, "\x0f\x28\x0b", VECTOR_GP, 0);     /* movaps xmm1, [rbx] */
     EXPECT_FAULT(f, "\x0f\x58\x0b", VECTOR_GP, 0);     /* addps */
     EXPECT_FAULT(f, "\xc5\xf8\x29\x0b", VECTOR_GP, 0); /* vmovaps [rbx], xmm1 */
-    EXPECT_FAULT(f, "\x0f\x10\x0b", VECTOR_PF, 0); /* movups: no alignment */
+    EXPECT_FAULT(f, "\x0f\x10\x0b", VECTOR_PF, 0);     /* movups: no alignment */
     EXPECT_FAULT(f, "\xc5\xf0\x58\x0b", VECTOR_PF, 0); /* vaddps xmm1, xmm1, [rbx]: none either */
     cr_assert_eq(cpu->fault.address, ABSENT_PAGE + 8);
     cpu->gpr[REG_RBX] = ABSENT_PAGE + 16;
@@ -78,7 +78,8 @@ Test(faults, a_faulting_store_leaves_no_trace)
     set_floats(cpu->vector.vec[1], 1.1f);
     cpu->gpr[REG_RBX] = READ_ONLY_PAGE - 8;
     memset(fixture_memory(f, READ_ONLY_PAGE - 8), 0x77, 8);
-    EXPECT_FAULT(f, "\xc4\xe3\x7d\x1d\x0b\x00", VECTOR_PF, PF_PRESENT | PF_WRITE); /* vcvtps2ph [rbx], ymm1, 0: inexact */
+    EXPECT_FAULT(f, "\xc4\xe3\x7d\x1d\x0b\x00", VECTOR_PF,
+                 PF_PRESENT | PF_WRITE); /* vcvtps2ph [rbx], ymm1, 0: inexact */
     cr_assert_eq(cpu->fault.address, READ_ONLY_PAGE);
     cr_assert_eq(cpu->vector.fx.mxcsr, MXCSR_RESET | MXCSR_PE); /* but this, as on the host */
     for (unsigned i = 0; i < 8; i++)
@@ -133,15 +134,15 @@ Test(faults, exception_classes)
     EXPECT_FAULT(f, "\x9b", VECTOR_MF, 0);
     EXPECT_FAULT(f, "\xd8\xc1", VECTOR_MF, 0);
     EXPECT_FAULT(f, "\x0f\xfc\xca", VECTOR_MF, 0);
-    EXPECT_FAULT(f, "\xd9\x2b", VECTOR_MF, 0);        /* fldcw [rbx] */
-    EXPECT_FAULT(f, "\x0f\x2a\xca", VECTOR_MF, 0);    /* cvtpi2ps xmm1, mm2 */
+    EXPECT_FAULT(f, "\xd9\x2b", VECTOR_MF, 0);     /* fldcw [rbx] */
+    EXPECT_FAULT(f, "\x0f\x2a\xca", VECTOR_MF, 0); /* cvtpi2ps xmm1, mm2 */
     cpu->gpr[REG_RBX] = DATA;
-    cr_assert_eq(RUN(f, "\x0f\x2a\x0b"), STEP_NEXT);  /* cvtpi2ps xmm1, [rbx]: no MMX register */
-    cr_assert_eq(RUN(f, "\xdf\xe0"), STEP_NEXT);      /* fnstsw ax */
+    cr_assert_eq(RUN(f, "\x0f\x2a\x0b"), STEP_NEXT); /* cvtpi2ps xmm1, [rbx]: no MMX register */
+    cr_assert_eq(RUN(f, "\xdf\xe0"), STEP_NEXT);     /* fnstsw ax */
     cr_assert_eq(cpu->gpr[REG_RAX], 0x8081);
-    cr_assert_eq(RUN(f, "\xdb\xe0"), STEP_NEXT);      /* feni */
-    cr_assert_eq(RUN(f, "\x0f\x58\xca"), STEP_NEXT);  /* addps is not concerned */
-    cr_assert_eq(RUN(f, "\xdb\xe2"), STEP_NEXT);      /* fnclex */
+    cr_assert_eq(RUN(f, "\xdb\xe0"), STEP_NEXT);     /* feni */
+    cr_assert_eq(RUN(f, "\x0f\x58\xca"), STEP_NEXT); /* addps is not concerned */
+    cr_assert_eq(RUN(f, "\xdb\xe2"), STEP_NEXT);     /* fnclex */
     cr_assert_eq(RUN(f, "\x9b"), STEP_NEXT);
     fixture_destroy(f);
 }

@@ -10,13 +10,20 @@ struct form {
     const char *name, *bytes;
     size_t length;
 };
-#define FORM(name, bytes) { name, bytes, sizeof(bytes) - 1 }
+#define FORM(name, bytes)                                                                                              \
+    {                                                                                                                  \
+        name, bytes, sizeof(bytes) - 1                                                                                 \
+    }
 
 static const struct form forms[] = {
-    FORM("vmaskmovps xmm1, xmm2, [rbx]", "\xc4\xe2\x69\x2c\x0b"), FORM("vmaskmovps ymm1, ymm2, [rbx]", "\xc4\xe2\x6d\x2c\x0b"),
-    FORM("vmaskmovpd ymm1, ymm2, [rbx]", "\xc4\xe2\x6d\x2d\x0b"), FORM("vmaskmovps [rbx], ymm2, ymm1", "\xc4\xe2\x6d\x2e\x0b"),
-    FORM("vmaskmovpd [rbx], xmm2, xmm1", "\xc4\xe2\x69\x2f\x0b"), FORM("vpmaskmovd ymm1, ymm2, [rbx]", "\xc4\xe2\x6d\x8c\x0b"),
-    FORM("vpmaskmovq ymm1, ymm2, [rbx]", "\xc4\xe2\xed\x8c\x0b"), FORM("vpmaskmovd [rbx], ymm2, ymm1", "\xc4\xe2\x6d\x8e\x0b"),
+    FORM("vmaskmovps xmm1, xmm2, [rbx]", "\xc4\xe2\x69\x2c\x0b"),
+    FORM("vmaskmovps ymm1, ymm2, [rbx]", "\xc4\xe2\x6d\x2c\x0b"),
+    FORM("vmaskmovpd ymm1, ymm2, [rbx]", "\xc4\xe2\x6d\x2d\x0b"),
+    FORM("vmaskmovps [rbx], ymm2, ymm1", "\xc4\xe2\x6d\x2e\x0b"),
+    FORM("vmaskmovpd [rbx], xmm2, xmm1", "\xc4\xe2\x69\x2f\x0b"),
+    FORM("vpmaskmovd ymm1, ymm2, [rbx]", "\xc4\xe2\x6d\x8c\x0b"),
+    FORM("vpmaskmovq ymm1, ymm2, [rbx]", "\xc4\xe2\xed\x8c\x0b"),
+    FORM("vpmaskmovd [rbx], ymm2, ymm1", "\xc4\xe2\x6d\x8e\x0b"),
     FORM("vpmaskmovq [rbx], xmm2, xmm1", "\xc4\xe2\xe9\x8e\x0b"),
     FORM("vgatherdps ymm1, [rbx+ymm3], ymm2", "\xc4\xe2\x6d\x92\x0c\x1b"),
     FORM("vgatherdpd ymm1, [rbx+xmm3*2], ymm2", "\xc4\xe2\xed\x92\x0c\x5b"),
@@ -62,12 +69,14 @@ Test(masked, agrees_with_the_host)
         for (unsigned i = 0; i < sizeof(memory); i++)
             *fixture_memory(f, gva + i) = memory[i];
         f->cpu->gpr[REG_RBX] = gva + 1024;
-        cr_assert_eq(fixture_run(f, form->bytes, form->length), STEP_NEXT, "%s: vector %u", form->name, f->cpu->fault.vector);
+        cr_assert_eq(fixture_run(f, form->bytes, form->length), STEP_NEXT, "%s: vector %u", form->name,
+                     f->cpu->fault.vector);
         if (!cpu_has(f->cpu, f->op.insn.row->feature))
             continue;
         native_run(&native, form->bytes, form->length);
         for (unsigned i = 0; i < 16; i++)
-            cr_assert(!memcmp(f->cpu->vector.vec[i], native.vec[i], 32), "%s: ymm%u (seed %x round %u)", form->name, i, SEED, round);
+            cr_assert(!memcmp(f->cpu->vector.vec[i], native.vec[i], 32), "%s: ymm%u (seed %x round %u)", form->name, i,
+                      SEED, round);
         for (unsigned i = 0; i < sizeof(memory); i++)
             cr_assert_eq(*fixture_memory(f, gva + i), memory[i], "%s: byte %u", form->name, i);
     }
@@ -86,8 +95,8 @@ Test(masked, only_selected_elements_fault)
     struct cpu *cpu = f->cpu;
     cpu->gpr[REG_RBX] = ABSENT_PAGE - 16;
     set_mask(f, 2, 0x0f);
-    cr_assert_eq(RUN(f, "\xc4\xe2\x6d\x2c\x0b"), STEP_NEXT);  /* vmaskmovps ymm1, ymm2, [rbx] */
-    cr_assert_eq(RUN(f, "\xc4\xe2\x6d\x2e\x0b"), STEP_NEXT);  /* vmaskmovps [rbx], ymm2, ymm1 */
+    cr_assert_eq(RUN(f, "\xc4\xe2\x6d\x2c\x0b"), STEP_NEXT); /* vmaskmovps ymm1, ymm2, [rbx] */
+    cr_assert_eq(RUN(f, "\xc4\xe2\x6d\x2e\x0b"), STEP_NEXT); /* vmaskmovps [rbx], ymm2, ymm1 */
     set_mask(f, 2, 0x1f);
     memset(cpu->vector.vec[1], 0x11, 32);
     cr_assert_eq(RUN(f, "\xc4\xe2\x6d\x2c\x0b"), STEP_FAULT);
@@ -143,12 +152,13 @@ Test(masked, a_gather_stops_and_goes_on)
     cpu->gpr[REG_RBX] = ABSENT_PAGE - 0x1000;
     memcpy(cpu->vector.vec[3], indices, 32);
     memset(cpu->vector.vec[1], 0xee, 64);
-    set_mask(f, 2, 0x1d); /* elements 0, 2, 3, 4 */
+    set_mask(f, 2, 0x1d);                                         /* elements 0, 2, 3, 4 */
     cr_assert_eq(RUN(f, "\xc4\xe2\x6d\x92\x0c\x1b"), STEP_FAULT); /* vgatherdps ymm1, [rbx+ymm3], ymm2 */
     cr_assert_eq(cpu->fault.vector, VECTOR_PF);
     cr_assert_eq(cpu->fault.address, ABSENT_PAGE);
     const uint32_t *dst = (const uint32_t *)cpu->vector.vec[1], *mask = (const uint32_t *)cpu->vector.vec[2];
-    cr_assert(dst[0] == 0x100 && dst[1] == 0xeeeeeeee && dst[2] == 0x102 && dst[3] == 0xeeeeeeee && dst[4] == 0xeeeeeeee);
+    cr_assert(dst[0] == 0x100 && dst[1] == 0xeeeeeeee && dst[2] == 0x102 && dst[3] == 0xeeeeeeee &&
+              dst[4] == 0xeeeeeeee);
     cr_assert(!mask[0] && !mask[2] && mask[3] == 0xffffffff && mask[4] == 0xffffffff);
     cpu->gpr[REG_RBX] = ABSENT_PAGE - 0x2000; /* where the fourth one exists */
     memcpy(fixture_memory(f, ABSENT_PAGE - 0x2000 + 12), &value, 4);

@@ -10,7 +10,10 @@ struct form {
     const char *name, *bytes;
     size_t length;
 };
-#define FORM(name, bytes) { name, bytes, sizeof(bytes) - 1 }
+#define FORM(name, bytes)                                                                                              \
+    {                                                                                                                  \
+        name, bytes, sizeof(bytes) - 1                                                                                 \
+    }
 
 /* Memory operands are [rbx] or [rbx + 16]. */
 static const struct form forms[] = {
@@ -122,13 +125,14 @@ static void randomise(uint64_t *seed, struct fixture *f, struct native_state *na
     cpu->gpr[REG_RDX] = native->rdx;
 }
 
-static void compare(const struct form *form, struct fixture *f, const struct native_state *native, const uint8_t *native_memory,
-                    gva_t gva)
+static void compare(const struct form *form, struct fixture *f, const struct native_state *native,
+                    const uint8_t *native_memory, gva_t gva)
 {
     struct cpu *cpu = f->cpu;
     for (unsigned i = 0; i < 16; i++)
         cr_assert(!memcmp(cpu->vector.vec[i], native->vec[i], 32), "%s: ymm%u differs (seed %x)", form->name, i, SEED);
-    cr_assert_eq(cpu->vector.fx.mxcsr, native->mxcsr, "%s: mxcsr %x, host %x", form->name, cpu->vector.fx.mxcsr, native->mxcsr);
+    cr_assert_eq(cpu->vector.fx.mxcsr, native->mxcsr, "%s: mxcsr %x, host %x", form->name, cpu->vector.fx.mxcsr,
+                 native->mxcsr);
     cr_assert_eq(cpu->rflags & FLAGS_ARITH, native->rflags & FLAGS_ARITH, "%s: flags", form->name);
     cr_assert_eq(cpu->gpr[REG_RAX], native->rax, "%s: rax %lx, host %lx", form->name, cpu->gpr[REG_RAX], native->rax);
     cr_assert_eq(cpu->gpr[REG_RCX], native->rcx, "%s: rcx %lx, host %lx", form->name, cpu->gpr[REG_RCX], native->rcx);
@@ -176,7 +180,8 @@ Test(stubs, upper_parts)
     uint8_t *one = f->cpu->vector.vec[1];
     memset(one, 0xff, 64);
     cr_assert_eq(RUN(f, "\x0f\x57\xc9"), STEP_NEXT); /* xorps xmm1, xmm1 */
-    cr_assert(one[0] == 0 && one[15] == 0 && one[16] == 0xff && one[63] == 0xff, "legacy SSE leaves bits 511:128 alone");
+    cr_assert(one[0] == 0 && one[15] == 0 && one[16] == 0xff && one[63] == 0xff,
+              "legacy SSE leaves bits 511:128 alone");
     memset(one, 0xff, 64);
     cr_assert_eq(RUN(f, "\xc5\xf0\x57\xc9"), STEP_NEXT); /* vxorps xmm1, xmm1, xmm1 */
     for (unsigned i = 0; i < 64; i++)

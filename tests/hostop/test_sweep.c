@@ -61,7 +61,8 @@ static const char *difference(struct fixture *f, const struct native_state *nati
         return "x87 status";
     if (ours->fx.mxcsr != native->mxcsr)
         return "mxcsr";
-    if (f->cpu->gpr[REG_RAX] != native->rax || f->cpu->gpr[REG_RCX] != native->rcx || f->cpu->gpr[REG_RDX] != native->rdx)
+    if (f->cpu->gpr[REG_RAX] != native->rax || f->cpu->gpr[REG_RCX] != native->rcx ||
+        f->cpu->gpr[REG_RDX] != native->rdx)
         return "general registers";
     if ((f->cpu->rflags ^ native->rflags) & FLAGS_ARITH)
         return "flags";
@@ -110,10 +111,12 @@ static void try_modrms(struct sweep *sweep, uint8_t bytes[INSN_MAX_LENGTH], unsi
     for (unsigned reg = 0; reg < 8; reg++) {
         for (unsigned memory_form = 0; memory_form < 2; memory_form++) {
             bytes[at] = (uint8_t)(memory_form ? reg << 3 | 3 : 0xc0 | reg << 3 | 2);
-            bytes[at + 1] = 0x50 | (uint8_t)(random_next(&sweep->seed) & 15); /* immediate: also xmm5 of four operands */
+            bytes[at + 1] =
+                0x50 | (uint8_t)(random_next(&sweep->seed) & 15); /* immediate: also xmm5 of four operands */
             if (insn_decode(bytes, INSN_MAX_LENGTH, CODE64, &insn) != DECODE_OK)
                 continue;
-            bool digit = insn.row->modrm == MODRM_EXT || insn.row->modrm == MODRM_EXT_MEM || insn.row->modrm == MODRM_EXT_REG;
+            bool digit =
+                insn.row->modrm == MODRM_EXT || insn.row->modrm == MODRM_EXT_MEM || insn.row->modrm == MODRM_EXT_REG;
             if (digit || reg == 1)
                 try_bytes(sweep, bytes);
         }
@@ -145,7 +148,8 @@ static void sweep_vex(struct sweep *sweep)
     for (unsigned n = 0; n < 3 * 16 * 2 * 256; n++) { /* map; W L pp; vvvv = 1111b or xmm3; opcode */
         unsigned map = n % 3 + 1, wlpp = n / 3 % 16, third = n / 48 % 2;
         unsigned w = wlpp >> 3, l = wlpp >> 2 & 1, pp = wlpp & 3, vvvv = third ? 15 - 3 : 15;
-        uint8_t bytes[INSN_MAX_LENGTH] = { 0xc4, (uint8_t)(0xe0 | map), (uint8_t)(w << 7 | vvvv << 3 | l << 2 | pp), (uint8_t)(n / 96) };
+        uint8_t bytes[INSN_MAX_LENGTH] = { 0xc4, (uint8_t)(0xe0 | map), (uint8_t)(w << 7 | vvvv << 3 | l << 2 | pp),
+                                           (uint8_t)(n / 96) };
         try_modrms(sweep, bytes, 4);
     }
 }

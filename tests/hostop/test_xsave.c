@@ -11,7 +11,10 @@ struct form {
     const char *name, *bytes;
     size_t length;
 };
-#define FORM(name, bytes) { name, bytes, sizeof(bytes) - 1 }
+#define FORM(name, bytes)                                                                                              \
+    {                                                                                                                  \
+        name, bytes, sizeof(bytes) - 1                                                                                 \
+    }
 
 static void random_state(uint64_t *seed, struct fixture *f, struct native_state *native)
 {
@@ -70,8 +73,8 @@ static bool comparable(const struct fixture *f)
 Test(xsave, saves_as_the_host)
 {
     static const struct form forms[] = {
-        FORM("fxsave", "\x0f\xae\x03"), FORM("fxsave64", "\x48\x0f\xae\x03"), FORM("xsave", "\x0f\xae\x23"),
-        FORM("xsave64", "\x48\x0f\xae\x23"), FORM("xsaveopt64", "\x48\x0f\xae\x33"), FORM("xsavec", "\x0f\xc7\x23"),
+        FORM("fxsave", "\x0f\xae\x03"),       FORM("fxsave64", "\x48\x0f\xae\x03"),   FORM("xsave", "\x0f\xae\x23"),
+        FORM("xsave64", "\x48\x0f\xae\x23"),  FORM("xsaveopt64", "\x48\x0f\xae\x33"), FORM("xsavec", "\x0f\xc7\x23"),
         FORM("xsavec64", "\x48\x0f\xc7\x23"),
     };
     static const gva_t places[] = { DATA, DATA + 0x1000 - 512, MMIO_LIKE_PAGE };
@@ -92,8 +95,9 @@ Test(xsave, saves_as_the_host)
         cr_assert_eq(fixture_run(f, form->bytes, form->length), STEP_NEXT);
         native_run(&native, form->bytes, form->length);
         for (unsigned i = 0; i < AREA; i++)
-            cr_assert_eq(*fixture_memory(f, gva + i), memory[i], "%s mask %lx: byte %u: %02x, host %02x (seed %x round %u)", form->name,
-                         native.rax, i, *fixture_memory(f, gva + i), memory[i], SEED, round);
+            cr_assert_eq(*fixture_memory(f, gva + i), memory[i],
+                         "%s mask %lx: byte %u: %02x, host %02x (seed %x round %u)", form->name, native.rax, i,
+                         *fixture_memory(f, gva + i), memory[i], SEED, round);
     }
     fixture_destroy(f);
 }
@@ -120,7 +124,9 @@ static void random_area(uint64_t *seed, uint8_t area[AREA], bool compacted)
 Test(xsave, loads_as_the_host)
 {
     static const struct form forms[] = {
-        FORM("fxrstor", "\x0f\xae\x0b"), FORM("fxrstor64", "\x48\x0f\xae\x0b"), FORM("xrstor", "\x0f\xae\x2b"),
+        FORM("fxrstor", "\x0f\xae\x0b"),
+        FORM("fxrstor64", "\x48\x0f\xae\x0b"),
+        FORM("xrstor", "\x0f\xae\x2b"),
         FORM("xrstor64", "\x48\x0f\xae\x2b"),
     };
     static uint8_t memory[AREA] __attribute__((aligned(64)));
@@ -137,7 +143,8 @@ Test(xsave, loads_as_the_host)
         set_mask(f, &native, random_next(&seed) & 7);
         native.rbx = (uint64_t)(uintptr_t)memory;
         f->cpu->gpr[REG_RBX] = gva;
-        cr_assert_eq(fixture_run(f, form->bytes, form->length), STEP_NEXT, "%s: vector %u", form->name, f->cpu->fault.vector);
+        cr_assert_eq(fixture_run(f, form->bytes, form->length), STEP_NEXT, "%s: vector %u", form->name,
+                     f->cpu->fault.vector);
         native_run(&native, form->bytes, form->length);
         compare_state(form->name, f, &native);
     }
@@ -149,7 +156,8 @@ static void put_header(struct fixture *f, unsigned index, uint64_t value)
     memcpy(fixture_memory(f, DATA + XSAVE_LEGACY_SIZE + 8 * index), &value, 8);
 }
 
-static enum step try_xrstor(struct fixture *f, uint64_t xstate_bv, uint64_t xcomp_bv, unsigned extra, uint32_t mxcsr, uint64_t mask)
+static enum step try_xrstor(struct fixture *f, uint64_t xstate_bv, uint64_t xcomp_bv, unsigned extra, uint32_t mxcsr,
+                            uint64_t mask)
 {
     memset(fixture_memory(f, DATA), 0, AREA);
     memcpy(fixture_memory(f, DATA + 24), &mxcsr, 4);
@@ -174,17 +182,28 @@ Test(xsave, header_and_mxcsr_checks)
         uint64_t mask;
         bool fault;
     } cases[] = {
-        { 7, 0, 0, 0x1f80, 7, false },  { 7, 0, 2, 0x1f80, 7, true },  { 7, 0, 3, 0x1f80, 7, false }, { 7, 0, 7, 0x1f80, 7, false },
-        { 7, 1, 0, 0x1f80, 7, true },   { 7 | 1 << 20, 0, 0, 0x1f80, 7, true },
-        { 7, c | 3, 0, 0x1f80, 7, true }, { 3, c | 7, 7, 0x1f80, 7, true }, { 3, c | 7 | 1 << 20, 0, 0x1f80, 7, true },
-        { 0, 0, 0, 0xffffffff, 7, true }, { 0, 0, 0, 0xffffffff, 1, false }, { 4, 0, 0, 0xffffffff, 4, true },
-        { 0, c | 7, 0, 0xffffffff, 7, false }, { 3, c | 7, 0, 0xffffffff, 4, false }, { 3, c | 7, 0, 0xffffffff, 2, true },
+        { 7, 0, 0, 0x1f80, 7, false },
+        { 7, 0, 2, 0x1f80, 7, true },
+        { 7, 0, 3, 0x1f80, 7, false },
+        { 7, 0, 7, 0x1f80, 7, false },
+        { 7, 1, 0, 0x1f80, 7, true },
+        { 7 | 1 << 20, 0, 0, 0x1f80, 7, true },
+        { 7, c | 3, 0, 0x1f80, 7, true },
+        { 3, c | 7, 7, 0x1f80, 7, true },
+        { 3, c | 7 | 1 << 20, 0, 0x1f80, 7, true },
+        { 0, 0, 0, 0xffffffff, 7, true },
+        { 0, 0, 0, 0xffffffff, 1, false },
+        { 4, 0, 0, 0xffffffff, 4, true },
+        { 0, c | 7, 0, 0xffffffff, 7, false },
+        { 3, c | 7, 0, 0xffffffff, 4, false },
+        { 3, c | 7, 0, 0xffffffff, 2, true },
         { 4, c | 7, 0, 0xffffffff, 6, false },
     };
     struct fixture *f = fixture_create();
     (void)c;
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        enum step step = try_xrstor(f, cases[i].xstate_bv, cases[i].xcomp_bv, cases[i].extra, cases[i].mxcsr, cases[i].mask);
+        enum step step =
+            try_xrstor(f, cases[i].xstate_bv, cases[i].xcomp_bv, cases[i].extra, cases[i].mxcsr, cases[i].mask);
         cr_assert_eq(step, cases[i].fault ? STEP_FAULT : STEP_NEXT, "case %u", i);
         if (cases[i].fault)
             cr_assert_eq(f->cpu->fault.vector, VECTOR_GP);
@@ -221,7 +240,8 @@ Test(xsave, initial_state_is_not_written)
     memset(fixture_memory(f, DATA), 0xcc, AREA);
     cr_assert_eq(RUN(f, "\x48\x0f\xae\x33"), STEP_NEXT); /* xsaveopt64: but not for XSAVEOPT, which writes MXCSR only */
     memcpy(header, fixture_memory(f, DATA + XSAVE_LEGACY_SIZE), 16);
-    cr_assert(header[0] == 0xccccccccccccccc8 && *fixture_memory(f, DATA + 24) == 0xa0 && *fixture_memory(f, DATA + 160) == 0xcc);
+    cr_assert(header[0] == 0xccccccccccccccc8 && *fixture_memory(f, DATA + 24) == 0xa0 &&
+              *fixture_memory(f, DATA + 160) == 0xcc);
     fixture_destroy(f);
 }
 

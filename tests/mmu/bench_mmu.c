@@ -6,9 +6,9 @@
 #include "mmu/mmu.h"
 #include "mmu/paging_bits.h"
 
-#define USER_BASE 0x400000ull
+#define USER_BASE   0x400000ull
 #define KERNEL_BASE 0xffff888000000000ull
-#define USER_PAGES 4096
+#define USER_PAGES  4096
 #define LARGE_PAGES 64
 
 struct bench {
@@ -59,7 +59,8 @@ static void set_up(struct bench *b)
     b->ram = physmem_ram_pointer(b->mem, 0, 1);
     for (unsigned i = 0; i < USER_PAGES; i++)
         for (unsigned k = 0; k < 2; k++)
-            *entry(b, b->roots[k], USER_BASE + i * PAGE_SIZE, 12) = (16 * MIB + i * PAGE_SIZE) | PTE_P | PTE_RW | PTE_US;
+            *entry(b, b->roots[k], USER_BASE + i * PAGE_SIZE, 12) =
+                (16 * MIB + i * PAGE_SIZE) | PTE_P | PTE_RW | PTE_US;
     for (unsigned i = 0; i < LARGE_PAGES; i++)
         *entry(b, b->roots[0], KERNEL_BASE + i * 2 * MIB, 21) = i * 2 * MIB | PTE_P | PTE_RW | PTE_PS | PTE_G;
     mmu_set_efer(b->mmu, EFER_LMA | EFER_NXE);

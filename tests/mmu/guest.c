@@ -70,7 +70,8 @@ gpa_t guest_access(struct guest *guest, gva_t gva, enum mmu_access access, enum 
     else if (access == MMU_WRITE)
         host = mmu_lookup_write(mmu, gva, 1, privilege);
     else {
-        const struct tlb_exec_entry *entry = &mmu->exec[privilege != MMU_USER][gva >> PAGE_SHIFT & (MMU_L1_EXEC_SIZE - 1)];
+        const struct tlb_exec_entry *entry =
+            &mmu->exec[privilege != MMU_USER][gva >> PAGE_SHIFT & (MMU_L1_EXEC_SIZE - 1)];
         if (entry->tag == (gva & PAGE_MASK) && entry->host)
             host = entry->host + (gva & ~PAGE_MASK);
     }

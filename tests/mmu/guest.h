@@ -6,9 +6,9 @@
 #include "mmu/mmu.h"
 #include "mmu/paging_bits.h"
 
-#define GUEST_RAM (32 * MIB)
-#define GUEST_TABLES 0x10000     /* page tables from here */
-#define GUEST_PAGES (8 * MIB)    /* free for mapping from here */
+#define GUEST_RAM    (32 * MIB)
+#define GUEST_TABLES 0x10000   /* page tables from here */
+#define GUEST_PAGES  (8 * MIB) /* free for mapping from here */
 
 struct guest {
     struct physmem *mem;
@@ -19,7 +19,7 @@ struct guest {
 
 void guest_create(struct guest *guest);
 void guest_destroy(struct guest *guest);
-gpa_t guest_table(struct guest *guest);  /* a new, empty one */
+gpa_t guest_table(struct guest *guest); /* a new, empty one */
 /* The entry that maps gva at `shift` (12, 21, 30); upper levels are made as needed (P, R/W, U/S). */
 uint64_t *guest_entry(struct guest *guest, gpa_t root, gva_t gva, unsigned shift);
 /* CR0.PG and WP, CR4.PAE and PGE and `cr4`, EFER.LMA and NXE, CR3. */

@@ -223,7 +223,8 @@ static bool key_permits(const struct model_controls *c, const struct model_acces
 }
 
 /* 4.7 */
-static uint32_t fault_error(const struct model_controls *c, const struct model_access *a, bool present, bool reserved, bool key)
+static uint32_t fault_error(const struct model_controls *c, const struct model_access *a, bool present, bool reserved,
+                            bool key)
 {
     bool fetches_shown = c->smep || (c->mode != MODEL_32BIT && c->nxe);
 
@@ -272,7 +273,8 @@ struct model_outcome model_translate(const struct model_controls *controls, cons
         if (i == state.used - 1 && access->write)
             value |= 1u << 6;
         if (value != state.entries[i])
-            outcome.changes[outcome.change_count++] = (struct model_change){ state.addresses[i], value, state.entry_size };
+            outcome.changes[outcome.change_count++] =
+                (struct model_change){ state.addresses[i], value, state.entry_size };
     }
     return outcome;
 }

@@ -11,12 +11,12 @@
 #include "mmu/paging_bits.h"
 
 #define RAM (64 * MIB)
-#define CHECK(condition)                                                          \
-    do {                                                                          \
-        if (!(condition)) {                                                       \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);      \
-            exit(1);                                                              \
-        }                                                                         \
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
     } while (0)
 
 struct shared {
@@ -112,8 +112,9 @@ static void test_walk_race(void)
         *(uint64_t *)(s.ram + 0x1000 + level * PAGE_SIZE) = (0x2000 + level * PAGE_SIZE) | PTE_P | PTE_RW;
     s.entry = (uint64_t *)(s.ram + 0x4000);
     *s.entry = 0x8000 | PTE_P | PTE_RW;
-    struct paging paging = { .cr0 = CR0_PG | CR0_WP | 1, .cr3 = 0x1000, .cr4 = CR4_PAE, .efer = EFER_LMA,
-                             .max_physical_bits = 40 };
+    struct paging paging = {
+        .cr0 = CR0_PG | CR0_WP | 1, .cr3 = 0x1000, .cr4 = CR4_PAE, .efer = EFER_LMA, .max_physical_bits = 40
+    };
     pthread_create(&thread, NULL, rewrite_entry, &s);
     for (unsigned i = 0; i < 200000; i++) {
         struct walk_result result;

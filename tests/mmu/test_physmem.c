@@ -315,7 +315,7 @@ Test(physmem, map_listeners)
 
 /* ---- The map against a plain model ---- */
 
-#define MODEL_PAGES 64
+#define MODEL_PAGES   64
 #define MODEL_REGIONS 40
 
 struct model_region {
@@ -358,10 +358,14 @@ Test(physmem, random_maps)
         unsigned size = 1 + random_below(&random, 12), first = random_below(&random, MODEL_PAGES - 12);
         gpa_t gpa = (gpa_t)first << PAGE_SHIFT;
         if (!r->region) {
-            *r = (struct model_region){ .kind = 1 + random_below(&random, 3), .first = first, .count = size,
-                                        .ram_page = random_below(&random, 64), .enabled = true };
+            *r = (struct model_region){ .kind = 1 + random_below(&random, 3),
+                                        .first = first,
+                                        .count = size,
+                                        .ram_page = random_below(&random, 64),
+                                        .enabled = true };
             uint64_t bytes = (uint64_t)size << PAGE_SHIFT;
-            r->region = r->kind == MEM_RAM  ? physmem_add_ram(mem, gpa, bytes, (uint64_t)r->ram_page << PAGE_SHIFT, "r", NULL)
+            r->region = r->kind == MEM_RAM
+                            ? physmem_add_ram(mem, gpa, bytes, (uint64_t)r->ram_page << PAGE_SHIFT, "r", NULL)
                         : r->kind == MEM_ROM ? physmem_add_rom(mem, gpa, bytes, "", 1, "r", NULL)
                                              : physmem_add_mmio(mem, gpa, bytes, &device_ops, &device, "r", NULL);
             cr_assert(r->region);

@@ -8,9 +8,9 @@
 #include "guest.h"
 #include "random.h"
 
-#define USER_GVA 0x00007f0012345000ull
+#define USER_GVA   0x00007f0012345000ull
 #define KERNEL_GVA 0xffffffff81234000ull
-#define LEAF (PTE_P | PTE_RW | PTE_US)
+#define LEAF       (PTE_P | PTE_RW | PTE_US)
 
 static const gpa_t page_a = GUEST_PAGES + 0x10000, page_b = GUEST_PAGES + 0x20000;
 
@@ -29,11 +29,28 @@ static gpa_t read_page(struct guest *guest, gva_t gva)
 /* ---- What a check matches: design 6a.1 and 6a.3 ---- */
 
 static const gva_t probe_pages[] = {
-    0, 0x1000, 0x3ff000, 0x400000, 0x7fffffff000, 0x00007fffffffe000, 0x00007ffffffff000,
+    0,
+    0x1000,
+    0x3ff000,
+    0x400000,
+    0x7fffffff000,
+    0x00007fffffffe000,
+    0x00007ffffffff000,
     /* the non-canonical gap */
-    0x0000800000000000, 0x0000800000001000, 0x0000ffffffffffff & PAGE_MASK, 0x7ffffffffffff000, 0x8000000000000000,
-    0x80000000fffff000, 0x8000000000001000, 0xffff000000000000, 0xffff7ffffffff000,
-    0xffff800000000000, 0xffff800000001000, 0xffffffff80000000, 0xffffffffffffe000, 0xfffffffffffff000,
+    0x0000800000000000,
+    0x0000800000001000,
+    0x0000ffffffffffff & PAGE_MASK,
+    0x7ffffffffffff000,
+    0x8000000000000000,
+    0x80000000fffff000,
+    0x8000000000001000,
+    0xffff000000000000,
+    0xffff7ffffffff000,
+    0xffff800000000000,
+    0xffff800000001000,
+    0xffffffff80000000,
+    0xffffffffffffe000,
+    0xfffffffffffff000,
 };
 static const unsigned probe_sizes[] = { 1, 2, 3, 4, 6, 8, 10, 16, 28, 32, 64, 108, 512 };
 
@@ -249,7 +266,8 @@ Test(tlb, large_pages_go_as_a_whole)
                 *entry = (cases[i].shift == 21 ? GUEST_PAGES : 0) | flags;
                 for (unsigned n = 0; n < 512; n += 3)
                     for (unsigned access = MMU_READ; access <= MMU_EXECUTE; access++)
-                        cr_assert_eq(guest_access(&guest, base + n * PAGE_SIZE, access, n % 3, NULL), GUEST_PAGES + n * PAGE_SIZE);
+                        cr_assert_eq(guest_access(&guest, base + n * PAGE_SIZE, access, n % 3, NULL),
+                                     GUEST_PAGES + n * PAGE_SIZE);
                 uint64_t generation = guest.mmu->exec_generation;
                 *entry = 0;
                 mmu_invlpg(guest.mmu, base + 77 * PAGE_SIZE + 123);
@@ -472,7 +490,9 @@ Test(tlb, tracked_pages_have_no_write_tags)
 
     guest_create(&guest);
     struct tracked_page tracked = { guest.mmu, 0 };
-    struct physmem_listener listener = { .write_tracking = on_tracking, .code_written = on_code_written, .opaque = &tracked };
+    struct physmem_listener listener = { .write_tracking = on_tracking,
+                                         .code_written = on_code_written,
+                                         .opaque = &tracked };
     physmem_add_listener(guest.mem, &listener);
     gpa_t root = guest_table(&guest);
     guest_paging_on(&guest, root, 0);

@@ -11,25 +11,25 @@
 #include "guest.h"
 #include "random.h"
 
-#define SPACES 4           /* PCIDs 0..3, a root each */
-#define USER_PAGES 12
-#define KERNEL_PAGES 12
-#define FRAMES 16          /* 4 KiB frames that pages map to */
-#define LARGE_FRAMES 4     /* 2 MiB frames */
-#define USER_BASE 0x0000123400000000ull
-#define KERNEL_BASE 0xffffc90000000000ull
-#define LARGE_BASE 0x0000200000000000ull
-#define FRAME(n) (GUEST_PAGES + (gpa_t)(n) * PAGE_SIZE)
-#define LARGE_FRAME(n) (16 * MIB + (gpa_t)(n) * 2 * MIB)
-#define LEAF (PTE_P | PTE_RW | PTE_US)
+#define SPACES         4 /* PCIDs 0..3, a root each */
+#define USER_PAGES     12
+#define KERNEL_PAGES   12
+#define FRAMES         16 /* 4 KiB frames that pages map to */
+#define LARGE_FRAMES   4  /* 2 MiB frames */
+#define USER_BASE      0x0000123400000000ull
+#define KERNEL_BASE    0xffffc90000000000ull
+#define LARGE_BASE     0x0000200000000000ull
+#define FRAME(n)       (GUEST_PAGES + (gpa_t)(n)*PAGE_SIZE)
+#define LARGE_FRAME(n) (16 * MIB + (gpa_t)(n)*2 * MIB)
+#define LEAF           (PTE_P | PTE_RW | PTE_US)
 
 /* One translation unit: a 4 KiB page, or the 2 MiB page. Sets of frames as bit masks. */
 struct unit {
     gva_t gva;
     bool kernel, large;
-    int frame[SPACES];         /* -1: not present. Kernel: the same in all */
+    int frame[SPACES]; /* -1: not present. Kernel: the same in all */
     bool global;
-    uint32_t stale[SPACES];    /* may be cached for this PCID */
+    uint32_t stale[SPACES]; /* may be cached for this PCID */
     uint32_t stale_global;
 };
 
@@ -144,7 +144,8 @@ static void access_page(struct world *world)
         fresh_global(unit);
         return;
     }
-    unsigned frame = unit->large ? (unsigned)((gpa - LARGE_FRAME(0)) / (2 * MIB)) : (unsigned)((gpa - FRAME(0)) / PAGE_SIZE);
+    unsigned frame =
+        unit->large ? (unsigned)((gpa - LARGE_FRAME(0)) / (2 * MIB)) : (unsigned)((gpa - FRAME(0)) / PAGE_SIZE);
     uint64_t page_offset = unit->large ? 2 * MIB - 1 : PAGE_SIZE - 1;
     cr_assert_eq(gpa & page_offset, gva & page_offset);
     cr_assert(may >> frame & 1, "seed 0x%llx step %u: 0x%llx is frame %u, allowed are 0x%x",
@@ -246,5 +247,11 @@ static void run(uint64_t seed, unsigned limit, unsigned steps)
     guest_destroy(&world.guest);
 }
 
-Test(tlb_random, full_size) { run(0x6d6d7531, 0, 1000000); }
-Test(tlb_random, four_entries) { run(0x6d6d7532, 4, 400000); }
+Test(tlb_random, full_size)
+{
+    run(0x6d6d7531, 0, 1000000);
+}
+Test(tlb_random, four_entries)
+{
+    run(0x6d6d7532, 4, 400000);
+}

@@ -11,18 +11,18 @@
 #include "model.h"
 #include "random.h"
 
-#define RAM_SIZE (64 * KIB)
+#define RAM_SIZE     (64 * KIB)
 /* The entries that the walks use, at fixed places, one table per level. */
-#define TABLE(level) (0x1000 + (level) * 0x2000)
-#define PAGE_GPA 0xa000
+#define TABLE(level) (0x1000 + (level)*0x2000)
+#define PAGE_GPA     0xa000
 
 struct fixture {
     struct physmem *mem;
     uint8_t *ram;
     struct model_controls controls;
     gva_t gva;
-    uint64_t at[4];      /* address of each entry */
-    uint64_t values[4];  /* what each is set to before a walk */
+    uint64_t at[4];     /* address of each entry */
+    uint64_t values[4]; /* what each is set to before a walk */
     unsigned levels, entry_size;
     uint64_t compared;
 };
@@ -86,23 +86,25 @@ static struct paging paging_of(const struct model_controls *c)
     return p;
 }
 
-static void describe(const struct fixture *f, const struct model_access *a, const char *what, uint64_t got, uint64_t want)
+static void describe(const struct fixture *f, const struct model_access *a, const char *what, uint64_t got,
+                     uint64_t want)
 {
     const struct model_controls *c = &f->controls;
 
     cr_log_error("%s: got 0x%llx, want 0x%llx; mode %d wp %d pse %d smep %d smap %d pke %d nxe %d M %u; %s%s%s ac %d",
-                 what, (unsigned long long)got, (unsigned long long)want, c->mode, c->wp, c->pse, c->smep, c->smap, c->pke,
-                 c->nxe, c->maxphyaddr, a->user ? "user " : "", a->write ? "write" : "", a->fetch ? "fetch" : "", a->ac);
+                 what, (unsigned long long)got, (unsigned long long)want, c->mode, c->wp, c->pse, c->smep, c->smap,
+                 c->pke, c->nxe, c->maxphyaddr, a->user ? "user " : "", a->write ? "write" : "",
+                 a->fetch ? "fetch" : "", a->ac);
     for (unsigned level = 0; level < f->levels; level++)
         cr_log_error("  entry %u: 0x%016llx", level, (unsigned long long)f->values[level]);
 }
 
-#define CHECK(what, got, want)                                     \
-    do {                                                           \
-        if ((got) != (want)) {                                     \
-            describe(f, &a, what, (uint64_t)(got), (uint64_t)(want)); \
-            return false;                                          \
-        }                                                          \
+#define CHECK(what, got, want)                                                                                         \
+    do {                                                                                                               \
+        if ((got) != (want)) {                                                                                         \
+            describe(f, &a, what, (uint64_t)(got), (uint64_t)(want));                                                  \
+            return false;                                                                                              \
+        }                                                                                                              \
     } while (0)
 
 static bool compare_walk(struct fixture *f, enum mmu_access access, enum mmu_privilege privilege)
@@ -174,8 +176,8 @@ static void enumerate_rights(enum model_mode mode)
         for (unsigned word = 0; word < 1u << bits_per_level * f.levels; word++) {
             for (unsigned level = 0; level < f.levels; level++) {
                 unsigned rights = word >> level * bits_per_level & 7;
-                f.values[level] = link_value(&f, level) | PTE_P | (rights & 1 ? PTE_RW : 0) | (rights & 2 ? PTE_US : 0) |
-                                  (bits_per_level == 3 && (rights & 4) ? PTE_XD : 0);
+                f.values[level] = link_value(&f, level) | PTE_P | (rights & 1 ? PTE_RW : 0) |
+                                  (rights & 2 ? PTE_US : 0) | (bits_per_level == 3 && (rights & 4) ? PTE_XD : 0);
             }
             if (!compare_all_accesses(&f))
                 cr_assert_fail("mode %d", mode);
@@ -187,9 +189,18 @@ static void enumerate_rights(enum model_mode mode)
     physmem_destroy(f.mem);
 }
 
-Test(walk, rights_32bit) { enumerate_rights(MODEL_32BIT); }
-Test(walk, rights_pae) { enumerate_rights(MODEL_PAE); }
-Test(walk, rights_4level) { enumerate_rights(MODEL_4LEVEL); }
+Test(walk, rights_32bit)
+{
+    enumerate_rights(MODEL_32BIT);
+}
+Test(walk, rights_pae)
+{
+    enumerate_rights(MODEL_PAE);
+}
+Test(walk, rights_4level)
+{
+    enumerate_rights(MODEL_4LEVEL);
+}
 
 /* Each bit set in turn at each level, in entries that otherwise map a 4 KiB page or a large one. */
 static void enumerate_single_bits(enum model_mode mode)
@@ -206,7 +217,8 @@ static void enumerate_single_bits(enum model_mode mode)
                         f.controls.pse = controls & 2;
                         f.controls.page_1gib = controls & 4;
                         for (unsigned i = 0; i < f.levels; i++)
-                            f.values[i] = (i == leaf ? 0 : link_value(&f, i)) | PTE_P | PTE_RW | PTE_US | (i == leaf ? PTE_PS : 0);
+                            f.values[i] = (i == leaf ? 0 : link_value(&f, i)) | PTE_P | PTE_RW | PTE_US |
+                                          (i == leaf ? PTE_PS : 0);
                         if (leaf == f.levels - 1)
                             f.values[leaf] = PAGE_GPA | PTE_P | PTE_RW | PTE_US;
                         f.values[level] ^= BIT(bit);
@@ -216,9 +228,18 @@ static void enumerate_single_bits(enum model_mode mode)
     physmem_destroy(f.mem);
 }
 
-Test(walk, single_bits_32bit) { enumerate_single_bits(MODEL_32BIT); }
-Test(walk, single_bits_pae) { enumerate_single_bits(MODEL_PAE); }
-Test(walk, single_bits_4level) { enumerate_single_bits(MODEL_4LEVEL); }
+Test(walk, single_bits_32bit)
+{
+    enumerate_single_bits(MODEL_32BIT);
+}
+Test(walk, single_bits_pae)
+{
+    enumerate_single_bits(MODEL_PAE);
+}
+Test(walk, single_bits_4level)
+{
+    enumerate_single_bits(MODEL_4LEVEL);
+}
 
 Test(walk, accessed_and_dirty)
 {
@@ -253,7 +274,8 @@ Test(walk, protection_keys)
                 f.controls.pkru = (rights & 3) << key * 2;
                 f.controls.pkrs = (rights >> 2 & 3) << key * 2;
                 for (unsigned level = 0; level < 4; level++)
-                    f.values[level] = link_value(&f, level) | PTE_P | (rights & 16 ? PTE_RW : 0) | (rights & 32 ? PTE_US : 0) |
+                    f.values[level] = link_value(&f, level) | PTE_P | (rights & 16 ? PTE_RW : 0) |
+                                      (rights & 32 ? PTE_US : 0) |
                                       (uint64_t)(level == 3 ? key : ~key & 15) << PTE_PKEY_SHIFT;
                 cr_assert(compare_all_accesses(&f), "key %u", key);
             }
