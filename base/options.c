@@ -147,7 +147,7 @@ int options_check_all_used(const struct option_list *list, const char *option, s
 {
     for (size_t i = 0; i < list->count; i++) {
         if (!list->pairs[i].used)
-            return error_set(err, EINVAL, "%s: unknown property '%s'", option, list->pairs[i].key);
+            return error_set(err, EINVAL, "%s%sunknown property '%s'", option, *option ? ": " : "", list->pairs[i].key);
     }
     return 0;
 }

@@ -26,7 +26,7 @@ int options_get_bool(struct option_list *list, const char *key, bool fallback, b
 int options_get_u64(struct option_list *list, const char *key, uint64_t fallback, uint64_t *out, struct error *err);
 int options_get_size(struct option_list *list, const char *key, uint64_t default_unit, uint64_t fallback, uint64_t *out,
                      struct error *err);
-/* Error naming the first unused key, prefixed with `option` ("-device isa-debug-exit"). */
+/* Error naming the first unused key, prefixed with `option` ("isa-debug-exit"), if that is not "". */
 int options_check_all_used(const struct option_list *list, const char *option, struct error *err);
 
 /* "512M", "8G", "0x1000"; `default_unit` multiplies a number without suffix. */

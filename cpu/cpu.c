@@ -299,5 +299,5 @@ int system_unimplemented(struct cpu *cpu, const char *what)
     cpu->stats.unimplemented++;
     log_event(unimp, "%s is not implemented: #UD at %04x:%016llx\n", what, cpu->segs[SEG_CS].selector,
               (unsigned long long)cpu->cpu_rip);
-    return raise(cpu, VECTOR_UD, 0);
+    return raise_fault(cpu, VECTOR_UD, 0);
 }

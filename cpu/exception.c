@@ -51,7 +51,7 @@ static int read_gate(struct cpu *cpu, const struct delivery *e, struct descripto
     uint64_t words[2] = { 0, 0 };
 
     if (offset + size - 1 > cpu->idtr.limit)
-        return raise(cpu, VECTOR_GP, gate_error(e));
+        return raise_fault(cpu, VECTOR_GP, gate_error(e));
     gate->address = cpu->idtr.base + offset;
     if (size == 8)
         gate->address = (uint32_t)gate->address;
@@ -69,14 +69,14 @@ static int check_gate(struct cpu *cpu, const struct delivery *e, const struct de
                  (!cpu_long_mode(cpu) && (type == SYS_INT_GATE16 || type == SYS_TRAP_GATE16 || type == SYS_TASK_GATE));
 
     if (descriptor_is_segment(gate) || !valid)
-        return raise(cpu, VECTOR_GP, gate_error(e));
+        return raise_fault(cpu, VECTOR_GP, gate_error(e));
     if (e->software && descriptor_dpl(gate) < cpu->cpl)
-        return raise(cpu, VECTOR_GP, gate_error(e));
+        return raise_fault(cpu, VECTOR_GP, gate_error(e));
     if (!descriptor_present(gate))
-        return raise(cpu, VECTOR_NP, gate_error(e));
+        return raise_fault(cpu, VECTOR_NP, gate_error(e));
     if (type == SYS_TASK_GATE) {
         system_unimplemented(cpu, "interrupt through a task gate");
-        return raise(cpu, VECTOR_GP, gate_error(e));
+        return raise_fault(cpu, VECTOR_GP, gate_error(e));
     }
     return 0;
 }
@@ -86,16 +86,16 @@ static int check_handler_code(struct cpu *cpu, const struct delivery *e, uint16_
     int result;
 
     if (!(selector & 0xfffc))
-        return raise(cpu, VECTOR_GP, e->ext);
+        return raise_fault(cpu, VECTOR_GP, e->ext);
     result = descriptor_read(cpu, selector, false, d);
     if (result < 0)
         return -1;
     if (result || !descriptor_is_code(d) || descriptor_dpl(d) > cpu->cpl)
-        return raise(cpu, VECTOR_GP, selector_error(selector, e->ext));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, e->ext));
     if (!descriptor_present(d))
-        return raise(cpu, VECTOR_NP, selector_error(selector, e->ext));
+        return raise_fault(cpu, VECTOR_NP, selector_error(selector, e->ext));
     if (cpu_long_mode(cpu) && (!descriptor_long(d) || descriptor_db(d)))
-        return raise(cpu, VECTOR_GP, selector_error(selector, e->ext));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, e->ext));
     return descriptor_set_accessed(cpu, d);
 }
 
@@ -153,7 +153,7 @@ static int deliver_long(struct cpu *cpu, const struct delivery *e)
             return -1;
     }
     if (!is_canonical(target.offset))
-        return raise(cpu, VECTOR_GP, e->ext);
+        return raise_fault(cpu, VECTOR_GP, e->ext);
     frame.cpl = target.cpl;
     frame.sp &= ~15ull;
     frame_push(&frame, cpu->segs[SEG_SS].selector);
@@ -187,7 +187,7 @@ static int deliver_protected(struct cpu *cpu, const struct delivery *e)
 
     if (cpu_v86(cpu)) {
         system_unimplemented(cpu, "interrupt from virtual-8086 mode");
-        return raise(cpu, VECTOR_GP, gate_error(e));
+        return raise_fault(cpu, VECTOR_GP, gate_error(e));
     }
     if (find_target(cpu, e, &target) < 0)
         return -1;
@@ -202,7 +202,7 @@ static int deliver_protected(struct cpu *cpu, const struct delivery *e)
         frame_push(&frame, cpu->gpr[REG_RSP]);
     }
     if (target.offset > target.cs.limit)
-        return raise(cpu, VECTOR_GP, e->ext);
+        return raise_fault(cpu, VECTOR_GP, e->ext);
     frame_push(&frame, e->flags);
     frame_push(&frame, cpu->segs[SEG_CS].selector);
     frame_push(&frame, e->return_ip);
@@ -227,7 +227,7 @@ static int deliver_real(struct cpu *cpu, const struct delivery *e)
     uint64_t sp;
 
     if (vector_offset + 3 > cpu->idtr.limit)
-        return raise(cpu, VECTOR_GP, gate_error(e));
+        return raise_fault(cpu, VECTOR_GP, gate_error(e));
     if (system_read(cpu, (uint32_t)(cpu->idtr.base + vector_offset), &far_pointer, 4) < 0)
         return -1;
     frame_push(&frame, e->flags);
@@ -346,7 +346,7 @@ enum step cpu_deliver_exception(struct cpu *cpu)
         if (doubles(fault.vector, cpu->fault.vector)) {
             if (cpu->fault.vector == VECTOR_PF)
                 cpu->cr2 = cpu->fault.address;
-            raise(cpu, VECTOR_DF, 0);
+            raise_fault(cpu, VECTOR_DF, 0);
         }
     }
 }

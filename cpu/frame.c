@@ -40,13 +40,13 @@ static int word_address(struct cpu *cpu, const struct frame *frame, unsigned i, 
 
     if (frame->flat64) {
         if (!is_canonical(address) || !is_canonical(address + frame->width - 1))
-            return raise(cpu, VECTOR_SS, ss_error);
+            return raise_fault(cpu, VECTOR_SS, ss_error);
         *gva = address;
         return 0;
     }
     offset = wide_stack(frame) ? (uint32_t)address : (uint16_t)address;
     if (!segment_contains(&frame->ss, offset, frame->width))
-        return raise(cpu, VECTOR_SS, ss_error);
+        return raise_fault(cpu, VECTOR_SS, ss_error);
     *gva = (uint32_t)(frame->ss.base + offset);
     return 0;
 }
@@ -105,7 +105,7 @@ void frame_set_sp(struct cpu *cpu, uint64_t sp)
 
 static int bad_tss(struct cpu *cpu, unsigned ext)
 {
-    return raise(cpu, VECTOR_TS, selector_error(cpu->tr.selector, ext));
+    return raise_fault(cpu, VECTOR_TS, selector_error(cpu->tr.selector, ext));
 }
 
 /* The checks of SS in a stack switch to privilege `dpl` (SDM Vol. 3A 5.8.5: all of them #TS, but absence). */
@@ -115,14 +115,14 @@ static int check_inner_ss(struct cpu *cpu, uint16_t selector, unsigned dpl, unsi
     int result;
 
     if (!(selector & 0xfffc))
-        return raise(cpu, VECTOR_TS, ext);
+        return raise_fault(cpu, VECTOR_TS, ext);
     result = descriptor_read(cpu, selector, false, &d);
     if (result < 0)
         return -1;
     if (result || (selector & 3u) != dpl || !descriptor_writable(&d) || descriptor_dpl(&d) != dpl)
-        return raise(cpu, VECTOR_TS, selector_error(selector, ext));
+        return raise_fault(cpu, VECTOR_TS, selector_error(selector, ext));
     if (!descriptor_present(&d))
-        return raise(cpu, VECTOR_SS, selector_error(selector, ext));
+        return raise_fault(cpu, VECTOR_SS, selector_error(selector, ext));
     if (descriptor_set_accessed(cpu, &d) < 0)
         return -1;
     *ss = descriptor_segment(&d, selector);
@@ -157,6 +157,6 @@ int frame_stack64(struct cpu *cpu, unsigned index, unsigned ext, uint64_t *sp)
     if (system_read(cpu, cpu->tr.base + offset, sp, 8) < 0)
         return -1;
     if (!is_canonical(*sp))
-        return raise(cpu, VECTOR_SS, ext);
+        return raise_fault(cpu, VECTOR_SS, ext);
     return 0;
 }

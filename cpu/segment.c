@@ -150,7 +150,7 @@ static int load_null(struct cpu *cpu, enum segment seg, uint16_t selector)
     if (seg == SEG_SS) {
         /* A null SS is legal in 64-bit mode below CPL 3, with RPL = CPL. */
         if (!code64(cpu) || cpu->cpl == 3 || (selector & 3) != cpu->cpl)
-            return raise(cpu, VECTOR_GP, 0);
+            return raise_fault(cpu, VECTOR_GP, 0);
     }
     value = segment_null(selector, cpu->cpl);
     segment_commit(cpu, seg, &value);
@@ -160,24 +160,24 @@ static int load_null(struct cpu *cpu, enum segment seg, uint16_t selector)
 static int check_stack_segment(struct cpu *cpu, uint16_t selector, const struct descriptor *d)
 {
     if ((selector & 3) != cpu->cpl || !descriptor_writable(d) || descriptor_dpl(d) != cpu->cpl)
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(d))
-        return raise(cpu, VECTOR_SS, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_SS, selector_error(selector, 0));
     return 0;
 }
 
 static int check_data_segment(struct cpu *cpu, uint16_t selector, const struct descriptor *d)
 {
     if (!descriptor_readable(d))
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!(descriptor_is_code(d) && descriptor_conforming(d))) {
         unsigned dpl = descriptor_dpl(d);
 
         if ((selector & 3u) > dpl || cpu->cpl > dpl)
-            return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+            return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     }
     if (!descriptor_present(d))
-        return raise(cpu, VECTOR_NP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_NP, selector_error(selector, 0));
     return 0;
 }
 
@@ -195,7 +195,7 @@ int cpu_load_segment(struct cpu *cpu, enum segment seg, uint16_t selector)
         return load_null(cpu, seg, selector);
     result = descriptor_read(cpu, selector, false, &d);
     if (result)
-        return result < 0 ? -1 : raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return result < 0 ? -1 : raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if ((seg == SEG_SS ? check_stack_segment : check_data_segment)(cpu, selector, &d) < 0)
         return -1;
     if (descriptor_set_accessed(cpu, &d) < 0)
@@ -217,16 +217,16 @@ int cpu_check_io(struct cpu *cpu, uint16_t port, unsigned size)
         return 0;
     /* Only a 32-bit or 64-bit TSS has a bitmap; its offset is at 102. */
     if (!(cpu->tr.attributes & SEG_ATTR_P) || (type != SYS_TSS && type != SYS_TSS_BUSY) || cpu->tr.limit < 103)
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     if (system_read(cpu, table_address(cpu, cpu->tr.base, 102), &word, 2) < 0)
         return -1;
     /* Two bytes are always read, so that a port range may cross a byte of the map. */
     offset = (uint32_t)word + port / 8;
     if (offset + 1 > cpu->tr.limit)
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     if (system_read(cpu, table_address(cpu, cpu->tr.base, offset), &word, 2) < 0)
         return -1;
     if (word >> (port & 7) & ((1u << size) - 1))
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     return 0;
 }

@@ -166,7 +166,7 @@ static int take_smp(struct settings *settings, const char *value, struct error *
         }
     }
     if (!ret)
-        ret = options_check_all_used(&list, value, err);
+        ret = options_check_all_used(&list, "", err);
     options_free(&list);
     settings->cpu_count = 1;
     return ret;
@@ -181,7 +181,7 @@ static int take_m(struct settings *settings, const char *value, struct error *er
         return ret;
     ret = options_get_size(&list, "size", MIB, DEFAULT_RAM, &settings->ram_size, err);
     if (!ret)
-        ret = options_check_all_used(&list, value, err);
+        ret = options_check_all_used(&list, "", err);
     options_free(&list);
     if (ret)
         return ret;
@@ -193,11 +193,36 @@ static int take_m(struct settings *settings, const char *value, struct error *er
     return 0;
 }
 
+static int own_string(struct settings *settings, const char *text, const char **out, struct error *err)
+{
+    int ret = string_list_add(&settings->owned, text);
+    if (ret)
+        return error_set(err, -ret, "%s", strerror(-ret));
+    *out = settings->owned.items[settings->owned.count - 1];
+    return 0;
+}
+
+/* [guest=]NAME[,process=NAME][,debug-threads=on|off] */
 static int take_name(struct settings *settings, const char *value, struct error *err)
 {
-    (void)err;
-    settings->name = value;
-    return 0;
+    struct option_list list;
+    const char *guest, *process;
+    int ret = options_parse(&list, value, "guest", err);
+
+    if (ret)
+        return ret;
+    guest = options_get(&list, "guest");
+    process = options_get(&list, "process");
+    if (guest)
+        ret = own_string(settings, guest, &settings->name, err);
+    if (!ret && process)
+        ret = own_string(settings, process, &settings->process_name, err);
+    if (!ret)
+        ret = options_get_bool(&list, "debug-threads", true, &settings->debug_threads, err);
+    if (!ret)
+        ret = options_check_all_used(&list, "", err);
+    options_free(&list);
+    return ret;
 }
 
 static int take_kernel(struct settings *settings, const char *value, struct error *err)

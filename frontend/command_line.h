@@ -19,13 +19,15 @@ struct settings {
     const char *cpu_model;
     bool machine_none;
     struct string_list accels; /* in order of preference; empty: our choice */
-    const char *name, *kernel, *initrd, *append;
+    const char *name, *process_name; /* of the guest, of our process; or NULL */
+    const char *kernel, *initrd, *append;
     struct string_list devices;             /* -device values */
     struct string_list serials;             /* -serial values in order */
     const char *serial_ports[SERIAL_PORTS]; /* resolved; NULL: no such port */
     const char *debugcon;                   /* or NULL */
     uint16_t debugcon_port;
     int64_t rtc_offset_ns; /* RTC at start, less the host's UTC clock */
+    bool debug_threads; /* vCPU threads are named after the guest */
     bool nographic, display_none, nodefaults, no_reboot, no_shutdown;
     uint32_t log_mask;
     const char *log_file;

@@ -249,7 +249,7 @@ int settings_parse_rtc(struct settings *settings, const char *text, struct error
     if (!ret && drift && strcmp(drift, "none") && strcmp(drift, "slew"))
         ret = error_set(err, EINVAL, "driftfix=%s: none or slew expected", drift);
     if (!ret)
-        ret = options_check_all_used(&list, text, err);
+        ret = options_check_all_used(&list, "", err);
     options_free(&list);
     return ret;
 }

@@ -1,5 +1,6 @@
 /* The program: command line, machine, exit status. User mistakes are one line on stderr and status 1. */
 #include <stdio.h>
+#include <sys/prctl.h>
 
 #include "base/log.h"
 #include "frontend/command_line.h"
@@ -56,6 +57,8 @@ int main(int argc, char **argv)
     crash_install_handlers();
     switch (command_line_parse(&settings, argc, argv, &err)) {
     case COMMAND_LINE_RUN:
+        if (settings.process_name)
+            prctl(PR_SET_NAME, settings.process_name);
         status = run(&settings, &err);
         break;
     case COMMAND_LINE_DONE:

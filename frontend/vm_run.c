@@ -86,7 +86,10 @@ static int start_threads(struct vm *vm, struct error *err)
         if (ret)
             return error_set(err, ret, "vCPU thread: %s", strerror(ret));
         vm->vcpus[i].started = true;
-        snprintf(name, sizeof(name), "vcpu%u", i);
+        if (vm->settings->name && vm->settings->debug_threads)
+            snprintf(name, sizeof(name), "%.9s/cpu%u", vm->settings->name, i % 100);
+        else
+            snprintf(name, sizeof(name), "vcpu%u", i);
         pthread_setname_np(vm->vcpus[i].thread, name);
     }
     return 0;

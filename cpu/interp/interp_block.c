@@ -182,7 +182,7 @@ static unsigned fetch_bytes(struct cpu *cpu, gva_t linear, uint8_t bytes[INSN_MA
         if (cpu->code_size != CODE64)
             at = (uint32_t)at;
         else if (!is_canonical(at)) {
-            raise(cpu, VECTOR_GP, 0);
+            raise_fault(cpu, VECTOR_GP, 0);
             break;
         }
         if (!fetch_page(cpu, at, &fetch))
@@ -217,7 +217,7 @@ static struct block *build_single(struct interp *interp, struct block *block, gv
     block->mode = mode;
     if (room < count) {
         count = (unsigned)room;
-        raise(cpu, VECTOR_GP, 0);
+        raise_fault(cpu, VECTOR_GP, 0);
     }
     if (count && build_block(cpu, block, bytes, count, 1) && block->bytes <= count)
         return block;
@@ -363,7 +363,7 @@ struct block *block_find(struct interp *interp, bool single)
                (cpu->code_size == CODE64 || entry->block->bytes <= limit_room(cpu))))
         return entry->block;
     if (cpu->code_size == CODE64 && !is_canonical(linear)) {
-        raise(cpu, VECTOR_GP, 0);
+        raise_fault(cpu, VECTOR_GP, 0);
         return NULL;
     }
     if (!fetch_page(cpu, linear, &fetch))

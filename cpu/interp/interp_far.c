@@ -36,7 +36,7 @@ int far_check_offset(struct cpu *cpu, const struct segment_register *cs, uint64_
 {
     bool valid = cpu_long_mode(cpu) && (cs->attributes & SEG_ATTR_L) ? is_canonical(offset) : offset <= cs->limit;
 
-    return valid ? 0 : raise(cpu, VECTOR_GP, 0);
+    return valid ? 0 : raise_fault(cpu, VECTOR_GP, 0);
 }
 
 /* A segment with both L and D set is reserved in long mode. */
@@ -53,9 +53,9 @@ static int check_direct(struct cpu *cpu, uint16_t selector, struct descriptor *d
     bool allowed = descriptor_conforming(d) ? dpl <= cpu->cpl : rpl <= cpu->cpl && dpl == cpu->cpl;
 
     if (!allowed || far_reserved_code(cpu, d))
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(d))
-        return raise(cpu, VECTOR_NP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_NP, selector_error(selector, 0));
     *cs = descriptor_segment(d, (uint16_t)((selector & ~3u) | cpu->cpl));
     if (far_check_offset(cpu, cs, offset) < 0)
         return -1;
@@ -77,14 +77,14 @@ static int read_call_gate(struct cpu *cpu, uint16_t selector, struct descriptor 
         int result = descriptor_read(cpu, selector, true, gate);
 
         if (result) /* its upper half may lie beyond the limit */
-            return result < 0 ? -1 : raise(cpu, VECTOR_GP, selector_error(selector, 0));
+            return result < 0 ? -1 : raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
         if (gate->high >> 40 & 0x1f)
-            return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+            return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     }
     if (dpl < cpu->cpl || (selector & 3u) > dpl)
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(gate))
-        return raise(cpu, VECTOR_NP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_NP, selector_error(selector, 0));
     target->offset = gate->low & 0xffff;
     if (type == SYS_CALL_GATE)
         target->offset |= (gate->low >> 32 & 0xffff0000) | gate->high << 32;
@@ -99,18 +99,18 @@ static int check_gate_code(struct cpu *cpu, uint16_t selector, bool jump, struct
     int result;
 
     if (!(selector & 0xfffc))
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     result = descriptor_read(cpu, selector, false, &d);
     if (result < 0)
         return -1;
     if (result || !descriptor_is_code(&d) || descriptor_dpl(&d) > cpu->cpl)
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (jump && !descriptor_conforming(&d) && descriptor_dpl(&d) != cpu->cpl)
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (cpu_long_mode(cpu) && (!descriptor_long(&d) || descriptor_db(&d)))
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(&d))
-        return raise(cpu, VECTOR_NP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_NP, selector_error(selector, 0));
     target->cpl = descriptor_conforming(&d) ? cpu->cpl : descriptor_dpl(&d);
     target->cs = descriptor_segment(&d, (uint16_t)((selector & ~3u) | target->cpl));
     if (far_check_offset(cpu, &target->cs, target->offset) < 0)
@@ -125,15 +125,15 @@ static int resolve(struct cpu *cpu, uint16_t selector, bool jump, struct descrip
     int result;
 
     if (!(selector & 0xfffc))
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     result = descriptor_read(cpu, selector, false, d);
     if (result)
-        return result < 0 ? -1 : raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return result < 0 ? -1 : raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (descriptor_is_code(d))
         return 1;
     type = descriptor_type(d);
     if (descriptor_is_segment(d))
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (type == SYS_CALL_GATE || (type == SYS_CALL_GATE16 && !cpu_long_mode(cpu))) {
         if (read_call_gate(cpu, selector, d, target) < 0)
             return -1;
@@ -141,7 +141,7 @@ static int resolve(struct cpu *cpu, uint16_t selector, bool jump, struct descrip
     }
     if (!cpu_long_mode(cpu) && (type == SYS_TSS || type == SYS_TSS16 || type == SYS_TASK_GATE))
         return system_unimplemented(cpu, "far transfer that switches tasks");
-    return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+    return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
 }
 
 /* ---- JMP ---- */
@@ -285,15 +285,15 @@ int far_check_return_code(struct cpu *cpu, uint16_t selector, uint64_t offset, s
     int result;
 
     if (!(selector & 0xfffc))
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     result = descriptor_read(cpu, selector, false, &d);
     if (result < 0)
         return -1;
     if (result || !descriptor_is_code(&d) || rpl < cpu->cpl || far_reserved_code(cpu, &d) ||
         (descriptor_conforming(&d) ? descriptor_dpl(&d) > rpl : descriptor_dpl(&d) != rpl))
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(&d))
-        return raise(cpu, VECTOR_NP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_NP, selector_error(selector, 0));
     *cs = descriptor_segment(&d, selector);
     if (far_check_offset(cpu, cs, offset) < 0)
         return -1;
@@ -310,7 +310,7 @@ int far_check_return_stack(struct cpu *cpu, uint16_t selector, const struct segm
 
     if (!(selector & 0xfffc)) {
         if (!to64 || cpl == 3 || (selector & 3u) != cpl)
-            return raise(cpu, VECTOR_GP, 0);
+            return raise_fault(cpu, VECTOR_GP, 0);
         *ss = segment_null(selector, cpl);
         return 0;
     }
@@ -318,9 +318,9 @@ int far_check_return_stack(struct cpu *cpu, uint16_t selector, const struct segm
     if (result < 0)
         return -1;
     if (result || (selector & 3u) != cpl || !descriptor_writable(&d) || descriptor_dpl(&d) != cpl)
-        return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
     if (!descriptor_present(&d))
-        return raise(cpu, VECTOR_SS, selector_error(selector, 0));
+        return raise_fault(cpu, VECTOR_SS, selector_error(selector, 0));
     if (descriptor_set_accessed(cpu, &d) < 0)
         return -1;
     *ss = descriptor_segment(&d, selector);

@@ -96,14 +96,14 @@ struct atomic_access {
 int op_atomic_begin(struct cpu *cpu, const struct iop *op, unsigned size, struct atomic_access *access);
 int op_atomic_end(struct cpu *cpu, struct atomic_access *access, bool commit);
 
-static inline int raise(struct cpu *cpu, uint8_t vector, uint32_t error)
+static inline int raise_fault(struct cpu *cpu, uint8_t vector, uint32_t error)
 {
     cpu->fault = (struct fault){ .vector = vector, .error = error };
     return -1;
 }
 static inline enum step step_fault(struct cpu *cpu, uint8_t vector, uint32_t error)
 {
-    raise(cpu, vector, error);
+    raise_fault(cpu, vector, error);
     return STEP_FAULT;
 }
 

@@ -15,7 +15,7 @@ struct piece {
 
 static int not_canonical(struct cpu *cpu, bool stack)
 {
-    return raise(cpu, stack ? VECTOR_SS : VECTOR_GP, 0);
+    return raise_fault(cpu, stack ? VECTOR_SS : VECTOR_GP, 0);
 }
 
 /* Flat 32-bit segments end at 4 GiB: predecoded accesses leave that check to the slow path. */
@@ -48,7 +48,7 @@ static int translate_pieces(struct cpu *cpu, gva_t gva, unsigned size, enum mmu_
     if (unlikely(long_mode && !is_canonical(gva)))
         return not_canonical(cpu, stack);
     if (unlikely(cpu->alignment_check) && privilege == MMU_USER && is_misaligned(gva, size))
-        return raise(cpu, VECTOR_AC, 0);
+        return raise_fault(cpu, VECTOR_AC, 0);
     if (unlikely(passes_4gib(cpu, gva, size) || (long_mode && !is_canonical(gva + size - 1))))
         return not_canonical(cpu, stack);
     while (size) {
@@ -221,7 +221,7 @@ int mem_segment_linear(struct cpu *cpu, enum segment seg, uint64_t offset, unsig
         *gva = (uint32_t)(s->base + offset);
         return 0;
     }
-    return raise(cpu, seg == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+    return raise_fault(cpu, seg == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
 }
 
 int op_linear(struct cpu *cpu, const struct iop *op, unsigned size, bool write, gva_t *gva)

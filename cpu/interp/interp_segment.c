@@ -182,7 +182,7 @@ static int read_gdt_descriptor(struct cpu *cpu, uint16_t selector, struct descri
 
     if (result <= 0)
         return result;
-    return raise(cpu, VECTOR_GP, selector_error(selector, 0));
+    return raise_fault(cpu, VECTOR_GP, selector_error(selector, 0));
 }
 
 static struct segment_register system_segment(const struct descriptor *d, uint16_t selector)
@@ -307,7 +307,7 @@ static int probe_selector(struct cpu *cpu, const struct iop *op, unsigned operan
     int result;
 
     if (outside_protected(cpu))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     if (operand_read(cpu, op, operand, &value) < 0)
         return -1;
     *selector = (uint16_t)value;

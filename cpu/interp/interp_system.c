@@ -226,9 +226,9 @@ enum step interp_smsw(struct cpu *cpu, const struct iop *op)
 static int check_dr_access(struct cpu *cpu, unsigned *n)
 {
     if (*n > 7 || ((*n == 4 || *n == 5) && (cpu->cr4 & CR4_DE)))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     if (cpu->cpl)
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     if (cpu->dr[7] & DR7_GD)
         return debug_raise(cpu, DR6_BD);
     if (*n == 4 || *n == 5)

@@ -17,13 +17,13 @@ enum { CR0_EM = 1 << 2, CR0_TS = 1 << 3, CR4_OSFXSR = 1 << 9, CR4_OSXMMEXCPT = 1
 
 static int check_task_switched(struct cpu *cpu)
 {
-    return unlikely(cpu->cr0 & CR0_TS) ? raise(cpu, VECTOR_NM, 0) : 0;
+    return unlikely(cpu->cr0 & CR0_TS) ? raise_fault(cpu, VECTOR_NM, 0) : 0;
 }
 
 static int check_sse(struct cpu *cpu)
 {
     if (unlikely(cpu->cr0 & CR0_EM || !(cpu->cr4 & CR4_OSFXSR)))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     return check_task_switched(cpu);
 }
 
@@ -31,23 +31,23 @@ static int check_sse(struct cpu *cpu)
 static int check_vex(struct cpu *cpu, uint64_t components)
 {
     if (unlikely(!cpu_protected(cpu) || cpu_v86(cpu)))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     if (unlikely(!(cpu->cr4 & CR4_OSXSAVE) || (cpu->xcr0 & components) != components))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     return check_task_switched(cpu);
 }
 
 static int check_mmx(struct cpu *cpu)
 {
     if (unlikely(cpu->cr0 & CR0_EM))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     return check_task_switched(cpu) ? -1 : x87_check_pending(cpu);
 }
 
 static int check_x87(struct cpu *cpu, bool waiting)
 {
     if (unlikely(cpu->cr0 & (CR0_EM | CR0_TS)))
-        return raise(cpu, VECTOR_NM, 0);
+        return raise_fault(cpu, VECTOR_NM, 0);
     return waiting ? x87_check_pending(cpu) : 0;
 }
 
@@ -81,7 +81,7 @@ int vector_check_class(struct cpu *cpu, unsigned exception_class)
     case EXC_EVEX_GATHER:
         return check_vex(cpu, avx | XSTATE_AVX512);
     case EXC_VEX_GPR:
-        return unlikely(!cpu_protected(cpu) || cpu_v86(cpu)) ? raise(cpu, VECTOR_UD, 0) : 0;
+        return unlikely(!cpu_protected(cpu) || cpu_v86(cpu)) ? raise_fault(cpu, VECTOR_UD, 0) : 0;
     case EXC_AMX:
         return check_vex(cpu, 3ull << 17); /* XTILECFG, XTILEDATA */
     default:
@@ -92,7 +92,7 @@ int vector_check_class(struct cpu *cpu, unsigned exception_class)
 int check_exception_class(struct cpu *cpu, const struct insn_row *row)
 {
     if (unlikely(!cpu_has(cpu, row->feature)))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     return vector_check_class(cpu, row->exception_class);
 }
 

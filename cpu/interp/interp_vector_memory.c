@@ -63,7 +63,7 @@ static int masked_check(struct cpu *cpu, const struct iop *op, const struct mask
     for (unsigned i = 0; i < access->count && op->insn.code_size == CODE64; i++) {
         gva_t gva = access->offset + i * access->size + *op->segment_base;
         if (access->selected >> i & 1 && (!is_canonical(gva) || !is_canonical(gva + access->size - 1)))
-            return raise(cpu, op_uses_stack_segment(op) ? VECTOR_SS : VECTOR_GP, 0);
+            return raise_fault(cpu, op_uses_stack_segment(op) ? VECTOR_SS : VECTOR_GP, 0);
     }
     return 0;
 }

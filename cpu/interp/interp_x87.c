@@ -34,7 +34,7 @@ int x87_check_pending(struct cpu *cpu)
         return 0;
     if (!(cpu->cr0 & CR0_NE))
         log_event(unimp, "x87 exception with CR0.NE = 0 (FERR#, IRQ 13): #MF instead");
-    return raise(cpu, VECTOR_MF, 0);
+    return raise_fault(cpu, VECTOR_MF, 0);
 }
 
 void x87_set_top(struct fxsave_area *fx, unsigned top)

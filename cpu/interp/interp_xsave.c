@@ -296,15 +296,15 @@ static uint64_t components_in_use(const struct cpu *cpu, const struct iop *op, u
 static int fxsave_address(struct cpu *cpu, const struct iop *op, bool write, gva_t *gva)
 {
     if (!cpu_has(cpu, op->insn.row->feature))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     if (cpu->cr0 & (CR0_EM | CR0_TS)) /* SDM Vol. 2A FXSAVE: EM too is #NM here, though these save SSE state */
-        return raise(cpu, VECTOR_NM, 0);
+        return raise_fault(cpu, VECTOR_NM, 0);
     if (op_address(cpu, op, XSAVE_LEGACY_SIZE, write, gva))
         return -1;
     if (unlikely(cpu->alignment_check) && *gva & 3) /* SDM Vol. 2A FXSAVE: #AC or #GP, the host's choice */
-        return raise(cpu, VECTOR_AC, 0);
+        return raise_fault(cpu, VECTOR_AC, 0);
     if (*gva & 15)
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     return area_touch(cpu, *gva + XSAVE_LEGACY_SIZE - 1, 1, write, op_uses_stack_segment(op)); /* as processors do */
 }
 
@@ -363,14 +363,14 @@ static unsigned component_offset(uint64_t compacted_mask, bool compacted, const 
 static int xsave_address(struct cpu *cpu, const struct iop *op, bool supervisor, bool write, unsigned size, gva_t *gva)
 {
     if (!cpu_has(cpu, op->insn.row->feature) || !(cpu->cr4 & CR4_OSXSAVE))
-        return raise(cpu, VECTOR_UD, 0);
+        return raise_fault(cpu, VECTOR_UD, 0);
     if (cpu->cr0 & CR0_TS)
-        return raise(cpu, VECTOR_NM, 0);
+        return raise_fault(cpu, VECTOR_NM, 0);
     if (supervisor && cpu->cpl)
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     if (op_address(cpu, op, size, write, gva))
         return -1;
-    return *gva & 63 ? raise(cpu, VECTOR_GP, 0) : 0;
+    return *gva & 63 ? raise_fault(cpu, VECTOR_GP, 0) : 0;
 }
 
 /* Walks the ranges of the area that are written, in ascending order; `write` false: only checks them. */
@@ -505,7 +505,7 @@ static int xrstor_header(struct cpu *cpu, struct xrstor *load, bool supervisor)
         if (supervisor)
             reserved = 1;
     }
-    return reserved ? raise(cpu, VECTOR_GP, 0) : 0;
+    return reserved ? raise_fault(cpu, VECTOR_GP, 0) : 0;
 }
 
 /* Whether component c is loaded from memory; else it takes its initial configuration. */
@@ -540,7 +540,7 @@ static int xrstor_read(struct cpu *cpu, const struct iop *op, struct xrstor *loa
             return -1;
     }
     if (loads_mxcsr(load) && mxcsr_of_image(load->image) & ~cpu->vector.fx.mxcsr_mask)
-        return raise(cpu, VECTOR_GP, 0);
+        return raise_fault(cpu, VECTOR_GP, 0);
     return 0;
 }
 

@@ -40,6 +40,19 @@ for word in ("triple", "reset", "keyboard"):
     result = tests.run([*base, "-append", word, "-no-reboot"])
     tests.check(f"-no-reboot, {word}", result.returncode == 0, result)
 
+# -name shows in the names of the process and of the vCPU's thread
+process = subprocess.Popen([*tests.program, *base, "-append", "hang", "-name", "web,process=vm1"], stdin=subprocess.DEVNULL)
+names, deadline = set(), time.monotonic() + 10
+while "web/cpu0" not in names and time.monotonic() < deadline:
+    time.sleep(0.05)
+    names = set()
+    for task in os.listdir(f"/proc/{process.pid}/task"):
+        with open(f"/proc/{process.pid}/task/{task}/comm") as comm:
+            names.add(comm.read().strip())
+process.kill()
+process.wait()
+tests.check("-name", {"vm1", "web/cpu0"} <= names, names)
+
 result = tests.run([*base, *debug_exit, "-serial", "file:" + path("serial")])
 tests.check("-serial file", result.returncode == 1 and b"multiboot: ok" in content("serial"), result)
 for serial in ("null", "none"):

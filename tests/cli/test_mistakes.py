@@ -58,6 +58,7 @@ CASES = [
     ([*k, "-m", "99999999999999999999"], ["-m 9999", "too large"]),
     ([*k, "-m", "64M,colour=red"], ["-m", "colour"]),
     ([*k, "-m"], ["-m", "argument"]),
+    ([*k, "-name", "web,colour=red"], ["-name web,colour=red: unknown property 'colour'"]),
     ([*k, "-smp", "2"], ["-smp 2", "CPU"]),
     ([*k, "-smp", "0"], ["-smp 0"]),
     ([*k, "-smp", "many"], ["-smp many", "number"]),
