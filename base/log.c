@@ -89,7 +89,8 @@ void log_vprint(enum log_category category, const char *format, ...)
 
     (void)category;
     va_start(args, format);
-    vfprintf(log_stream ? log_stream : stderr, format, args);
+    if (vfprintf(log_stream ? log_stream : stderr, format, args) < 0 && log_stream)
+        log_warn("-D: log lines are lost: %s", strerror(errno));
     va_end(args);
 }
 

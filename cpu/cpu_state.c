@@ -1,8 +1,11 @@
 /* The architectural state as a table for save and restore, and as text for logs and the monitor. */
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cpu/debug.h"
 #include "cpu/system_internal.h"
+#include "cpu/xstate.h"
 
 /* ---- Save and restore ---- */
 
@@ -59,13 +62,62 @@ static const struct state_field fields[] = {
 };
 _Static_assert(sizeof(struct cpu_msrs) % 8 == 0, "all MSRs are 64 bits wide");
 
+/* Any byte may have been loaded: false or true, before anybody reads it as a bool. */
+static void load_bool(bool *value)
+{
+    uint8_t raw;
+
+    memcpy(&raw, value, sizeof(raw));
+    *value = raw != 0;
+}
+
+/* Bits that cannot be other than they are. */
+static void force_fixed_bits(struct cpu *cpu)
+{
+    load_bool(&cpu->interrupt_shadow);
+    load_bool(&cpu->nmi_blocked);
+    load_bool(&cpu->in_smm);
+    load_bool(&cpu->debug_shadow);
+    cpu->step_trap = false;
+    cpu->gpr[REG_NONE] = 0;
+    cpu->rflags = (cpu->rflags & 0x3f7fd7) | 2;
+    cpu->cr0 |= CR0_ET;
+    cpu->dr[6] = (cpu->dr[6] & 0xe00f) | DR6_RESET;
+    cpu->dr[7] = (cpu->dr[7] & 0xffff23ff) | DR7_RESET;
+    cpu->vector.fx.mxcsr &= mxcsr_valid_mask();
+}
+
+/* A file may be damaged, or come from another CPU model: what no guest of this one could have reached is refused. */
+static bool state_is_possible(const struct cpu *cpu)
+{
+    uint64_t cr0_bits = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+    uint64_t efer = cpu->msrs.efer;
+    bool long_mode = cpu_long_mode(cpu);
+
+    if (cpu->cpl > 3 || cpu->activity > CPU_SHUTDOWN)
+        return false;
+    if ((cpu->cr0 & ~cr0_bits) || (cpu->cr4 & ~cpu_cr4_valid(cpu)) || (efer & ~cpu_efer_valid(cpu)))
+        return false;
+    if ((cpu_paging(cpu) && !cpu_protected(cpu)) || long_mode != ((efer & EFER_LME) && cpu_paging(cpu)))
+        return false;
+    if ((long_mode && !(cpu->cr4 & CR4_PAE)) || ((cpu->cr4 & CR4_PCIDE) && !long_mode))
+        return false;
+    if ((!cpu_protected(cpu) && cpu->cpl) || (cpu_v86(cpu) && (!cpu_protected(cpu) || long_mode || cpu->cpl != 3)))
+        return false;
+    return (cpu->xcr0 & 1) && !(cpu->xcr0 & ~cpuid_model_xcr0(cpu->model));
+}
+
 /* Recomputes what the table leaves out, without the side effects of loading CR3 (the PDPTEs were saved). */
 static int post_load(void *owner, struct error *err)
 {
     struct cpu *cpu = owner;
     uint64_t pdpte[4];
 
-    (void)err;
+    force_fixed_bits(cpu);
+    if (!state_is_possible(cpu)) {
+        cpu_reset(cpu);
+        return error_set(err, EINVAL, "saved state of vCPU %u: damaged, or of another CPU model", cpu->index);
+    }
     for (unsigned i = 0; i < 4; i++)
         pdpte[i] = cpu->mmu.paging.pdpte[i];
     atomic_fetch_and(&cpu->events, CPU_EVENT_INTR | CPU_EVENT_NMI | CPU_EVENT_SMI | CPU_EVENT_INIT | CPU_EVENT_SIPI);

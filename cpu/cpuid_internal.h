@@ -10,6 +10,7 @@
 enum cpuid_vendor { VENDOR_INTEL, VENDOR_AMD };
 
 struct cpuid_model {
+    bool check; /* warn of features that cannot be offered */
     char name[32];
     char brand[49];
     enum cpuid_vendor vendor;

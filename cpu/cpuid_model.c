@@ -94,7 +94,8 @@ static int missing_feature(const struct cpuid_model *model, const char *name, co
 {
     if (model->enforce)
         return error_set(err, EINVAL, "feature '%s' cannot be offered: %s", name, reason);
-    log_warn("-cpu %s: feature '%s' cannot be offered: %s", model->name, name, reason);
+    if (model->check)
+        log_warn("-cpu %s: feature '%s' cannot be offered: %s", model->name, name, reason);
     return 0;
 }
 
@@ -213,16 +214,17 @@ static int set_vendor(struct cpuid_model *model, const char *value, struct error
 static int early_property(struct cpuid_model *model, struct option_list *list, struct error *err)
 {
     const char *vendor = options_get(list, "vendor");
-    bool ignored;
+    bool host_bits;
 
     if (vendor && set_vendor(model, vendor, err) < 0)
         return -EINVAL;
     if (options_get_bool(list, "enforce", false, &model->enforce, err) < 0 ||
         options_get_bool(list, "kvm", true, &model->kvm, err) < 0 ||
-        options_get_bool(list, "check", true, &ignored, err) < 0 ||
-        options_get_bool(list, "migratable", true, &ignored, err) < 0 ||
-        options_get_bool(list, "host-phys-bits", true, &ignored, err) < 0)
+        options_get_bool(list, "check", true, &model->check, err) < 0 ||
+        options_get_bool(list, "host-phys-bits", false, &host_bits, err) < 0)
         return -EINVAL;
+    if (host_bits)
+        model->physical_bits = MIN(MAX(host_cpuid(0x80000008, 0).eax & 0xff, 36), 52);
     return 0;
 }
 

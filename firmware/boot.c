@@ -198,6 +198,10 @@ void boot_image_destroy(struct boot_image *image)
     for (unsigned i = 0; i < image->module_count; i++)
         image->modules[i].file.once = false;
     unload(image);
+    boot_file_close(&image->kernel);
+    boot_file_close(&image->initrd);
+    for (unsigned i = 0; i < MULTIBOOT_MODULES_MAX; i++)
+        boot_file_close(&image->modules[i].file);
     free((char *)image->config.kernel);
     free((char *)image->config.initrd);
     free((char *)image->config.append);

@@ -38,35 +38,54 @@ static int read_all(struct boot_file *file, int fd, size_t capacity, uint64_t li
     }
 }
 
-int boot_file_read(struct boot_file *file, const char *option, const char *path, uint64_t limit, struct error *err)
+/* The size is what the file system says, or found by reading. */
+static int read_open(struct boot_file *file, const char *option, const char *path, uint64_t limit, struct error *err)
 {
     struct stat status;
-    int fd, result;
 
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (fstat(file->fd, &status) < 0)
         return error_set(err, errno, "%s %s: %s", option, path, strerror(errno));
-    if (fstat(fd, &status) < 0) {
-        result = error_set(err, errno, "%s %s: %s", option, path, strerror(errno));
-    } else if (S_ISDIR(status.st_mode)) {
-        result = error_set(err, EISDIR, "%s %s: it is a directory", option, path);
-    } else if ((uint64_t)status.st_size > limit) {
-        result = error_set(err, EFBIG, "%s %s: the file is bigger than %llu MiB", option, path,
-                           (unsigned long long)(limit / MIB));
-    } else {
-        memset(file, 0, sizeof(*file));
-        file->once = !S_ISREG(status.st_mode);
-        /* One byte more, so that the end of a regular file is seen without growing the buffer. */
-        result = read_all(file, fd, MAX((size_t)status.st_size + 1, (size_t)4096), limit, option, path, err);
-        if (result)
-            boot_file_free(file);
+    if (S_ISDIR(status.st_mode))
+        return error_set(err, EISDIR, "%s %s: it is a directory", option, path);
+    if (S_ISCHR(status.st_mode))
+        return error_set(err, EINVAL, "%s %s: it is a device, not a file", option, path);
+    if ((uint64_t)status.st_size > limit)
+        return error_set(err, EFBIG, "%s %s: the file is bigger than %llu MiB", option, path,
+                         (unsigned long long)(limit / MIB));
+    file->once = !S_ISREG(status.st_mode);
+    if (!file->once && lseek(file->fd, 0, SEEK_SET) < 0)
+        return error_set(err, errno, "%s %s: %s", option, path, strerror(errno));
+    /* One byte more, so that the end of a regular file is seen without growing the buffer. */
+    return read_all(file, file->fd, MAX((size_t)status.st_size + 1, (size_t)4096), limit, option, path, err);
+}
+
+int boot_file_read(struct boot_file *file, const char *option, const char *path, uint64_t limit, struct error *err)
+{
+    int result;
+
+    if (!file->open) {
+        file->fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (file->fd < 0)
+            return error_set(err, errno, "%s %s: %s", option, path, strerror(errno));
+        file->open = true;
     }
-    close(fd);
+    result = read_open(file, option, path, limit, err);
+    if (result)
+        boot_file_free(file);
     return result;
 }
 
 void boot_file_free(struct boot_file *file)
 {
     free(file->data);
-    memset(file, 0, sizeof(*file));
+    file->data = NULL;
+    file->size = 0;
+}
+
+void boot_file_close(struct boot_file *file)
+{
+    boot_file_free(file);
+    if (file->open)
+        close(file->fd);
+    file->open = false;
 }

@@ -5,10 +5,13 @@
 #include "firmware/boot.h"
 #include "firmware/elf_image.h"
 
-/* A whole file in memory. */
+/* A whole file in memory. It stays open when the data are freed: what is read again after a reset is the file of the
+ * first time, whatever its name means by then. */
 struct boot_file {
     uint8_t *data;
     size_t size;
+    int fd;    /* if open */
+    bool open;
     bool once; /* a pipe or device: cannot be read a second time, so it is kept */
 };
 
@@ -59,7 +62,8 @@ struct boot_image {
 
 /* boot_file.c */
 int boot_file_read(struct boot_file *file, const char *option, const char *path, uint64_t limit, struct error *err);
-void boot_file_free(struct boot_file *file);
+void boot_file_free(struct boot_file *file); /* the data */
+void boot_file_close(struct boot_file *file);
 
 /* boot_cpu.c: GDT, page tables, register state. False if memory could not be written. */
 bool boot_place_gdt(struct physmem *mem, gpa_t address, bool long_mode);

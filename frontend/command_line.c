@@ -530,6 +530,10 @@ enum command_line_result command_line_parse(struct settings *settings, int argc,
                 return COMMAND_LINE_ERROR;
             }
             value = argv[++i];
+            if (!*value && strcmp(option->name, "append")) {
+                error_set(err, EINVAL, "-%s: the argument is empty: %s", option->name, option->argument);
+                return COMMAND_LINE_ERROR;
+            }
         }
         ret = option->take(settings, value, err);
         if (ret == TAKE_PRINTED)

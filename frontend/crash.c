@@ -13,7 +13,9 @@
 #define STACK_SIZE (64 * KIB)
 
 static const int deadly[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
-static const int requests[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+/* All whose default action ends the process; the terminal is restored before. */
+static const int requests[] = { SIGINT,  SIGTERM, SIGHUP, SIGQUIT,   SIGXCPU, SIGXFSZ, SIGSYS,    SIGTRAP,
+                                SIGALRM, SIGPROF, SIGIO,  SIGVTALRM, SIGUSR1, SIGUSR2, SIGSTKFLT, SIGPWR };
 
 static struct sigaction earlier[ARRAY_SIZE(deadly)];
 static struct event_loop *termination_loop;

@@ -1,6 +1,10 @@
 /* The program: command line, machine, exit status. User mistakes are one line on stderr and status 1. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "frontend/command_line.h"
@@ -13,6 +17,12 @@ static int fail(const struct error *err)
     terminal_restore();
     fprintf(stderr, "eidolon: %s\n", err->text);
     return 1;
+}
+
+static int fail_output(struct error *err)
+{
+    error_set(err, errno, "standard output: %s", strerror(errno));
+    return fail(err);
 }
 
 static int run(struct settings *settings, struct error *err)
@@ -47,12 +57,25 @@ static int run(struct settings *settings, struct error *err)
     return status;
 }
 
+/* A standard descriptor that is closed would be taken by the first file that is opened, and used as a terminal. */
+static void reserve_standard_descriptors(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     struct settings settings;
     struct error err = { "" };
     int status;
 
+    reserve_standard_descriptors();
     terminal_init();
     crash_install_handlers();
     switch (command_line_parse(&settings, argc, argv, &err)) {
@@ -62,7 +85,7 @@ int main(int argc, char **argv)
         status = run(&settings, &err);
         break;
     case COMMAND_LINE_DONE:
-        status = fflush(stdout) ? 1 : 0;
+        status = fflush(stdout) ? fail_output(&err) : 0;
         break;
     default:
         status = fail(&err);

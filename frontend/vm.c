@@ -56,6 +56,10 @@ static int create_cpus(struct vm *vm, struct error *err)
     vm->model = cpuid_model_create(vm->settings->cpu_model, &vm->clock, GUEST_PHYSICAL_BITS, vm->cpu_count, err);
     if (!vm->model)
         return error_prefix(err, -EINVAL, "-cpu %s", vm->settings->cpu_model);
+    uint64_t ram = vm->settings->ram_size, low = MIN(ram, Q35_LOW_RAM_MAX);
+    if (ram > low && 4 * GIB + ram - low > BIT(cpuid_model_physical_bits(vm->model)))
+        return error_set(err, EINVAL, "-m: more memory than the CPU model's %u physical address bits reach",
+                         cpuid_model_physical_bits(vm->model));
     vm->vcpus = calloc(vm->cpu_count, sizeof(*vm->vcpus));
     vm->cpu_handles = calloc(vm->cpu_count, sizeof(*vm->cpu_handles));
     if (!vm->vcpus || !vm->cpu_handles)
@@ -114,7 +118,8 @@ static int create_board(struct vm *vm, struct error *err)
     if (!vm->board)
         return -EINVAL;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
-        lapic_set_features(vm->board->lapics[i], GUEST_PHYSICAL_BITS, cpuid_model_has(vm->model, FEATURE_X2APIC),
+        lapic_set_features(vm->board->lapics[i], cpuid_model_physical_bits(vm->model),
+                           cpuid_model_has(vm->model, FEATURE_X2APIC),
                            cpuid_model_has(vm->model, FEATURE_TSC_DEADLINE));
         cpu_set_apic(vm->vcpus[i].cpu, vm->board->lapics[i], &vm_cpu_apic_ops);
     }

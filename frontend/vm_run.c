@@ -62,7 +62,8 @@ static void *vcpu_main(void *opaque)
             break;
         case CPU_EXIT_TRIPLE_FAULT:
             log_event(cpu_reset, "cpu%u: triple fault\n", vcpu->cpu->index);
-            cpu_log_state(vcpu->cpu, LOG_cpu_reset);
+            if (log_enabled(LOG_cpu_reset))
+                cpu_log_state(vcpu->cpu, LOG_cpu_reset);
             request(vcpu->vm, VM_REQUEST_RESET);
             vcpu_wait_for_loop(vcpu);
             break;

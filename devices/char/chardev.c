@@ -58,7 +58,7 @@ static bool drain(struct chardev *chardev)
                 continue;
             if (errno == EAGAIN)
                 return false;
-            log_event(device, "character device: output ended: %s\n", strerror(errno));
+            log_warn("serial output is lost from here on: %s", strerror(errno));
             chardev->out_dead = true;
             chardev->out_count = 0;
             return true;

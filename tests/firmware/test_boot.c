@@ -37,12 +37,13 @@ static void boot(const struct image *image, struct boot_config *config, struct b
     config->kernel = name;
     loaded = boot_image_load(config, &err);
     cr_assert_not_null(loaded, "%s", err.text);
-    /* Twice, as at a reset: the second placing reads the files again. */
+    /* Twice, as at a reset: the second placing reads the file again, which may have been replaced meanwhile (a package
+     * upgrade on the host must not take the kernel from under a guest that reboots). */
     cr_assert_eq(boot_image_place(loaded, guest.mem, state, &err), 0, "%s", err.text);
+    unlink(name);
     physmem_zero(guest.mem, MIB, 32 * MIB);
     cr_assert_eq(boot_image_place(loaded, guest.mem, state, &err), 0, "%s", err.text);
     boot_image_destroy(loaded);
-    unlink(name);
     free(name);
 }
 
@@ -257,7 +258,7 @@ Test(boot, messages)
     cr_assert(strstr(err.text, "-kernel /tmp: it is a directory"), "%s", err.text);
     config.kernel = "/dev/null";
     cr_assert_null(boot_image_load(&config, &err));
-    cr_assert(strstr(err.text, "-kernel /dev/null: not a Linux bzImage, PVH or multiboot image (file is empty)"));
+    cr_assert(strstr(err.text, "-kernel /dev/null: it is a device, not a file"), "%s", err.text);
     unlink(empty), unlink(tmp);
     free(empty), free(tmp);
     image_free(&image), image_free(&elf), image_free(&raw), image_free(&low);
