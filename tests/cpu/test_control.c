@@ -128,6 +128,44 @@ Test(control, cr4_rules)
     rig_free(&rig);
 }
 
+struct tpr {
+    unsigned writes;
+    uint8_t value;
+};
+
+static void set_tpr(void *opaque, uint8_t value)
+{
+    struct tpr *tpr = opaque;
+
+    tpr->writes++;
+    tpr->value = value;
+}
+
+static uint64_t get_apic_base(void *opaque)
+{
+    (void)opaque;
+    return 0xfee00900;
+}
+
+Test(control, cr8_rules)
+{
+    static const struct cpu_apic_ops apic_ops = { .set_tpr = set_tpr, .get_base = get_apic_base };
+    struct tpr tpr = { 0 };
+    struct rig rig;
+
+    rig_init(&rig, "max", RIG_LONG);
+    cpu_set_apic(rig.cpu, &tpr, &apic_ops);
+    for (unsigned bit = 4; bit < 64; bit++)
+        ASSERT_FAULT(&rig, write_cr(&rig, 8, BIT(bit) | 5), VECTOR_GP, 0);
+    cr_assert_eq(tpr.writes, 0);
+    cr_assert_eq(write_cr(&rig, 8, 15), STEP_END);
+    cr_assert_eq(tpr.value, 0xf0, "the priority class");
+    rig_set_user(&rig, true);
+    ASSERT_FAULT(&rig, write_cr(&rig, 8, 0), VECTOR_GP, 0);
+    cr_assert_eq(tpr.writes, 1);
+    rig_free(&rig);
+}
+
 Test(control, lmsw)
 {
     struct rig rig;

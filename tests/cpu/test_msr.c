@@ -98,6 +98,24 @@ Test(msr, time_stamp_counter)
     rig_free(&rig);
 }
 
+/* SDM Vol. 3B 18.17.3: a write to the counter adds to TSC_ADJUST what it adds to the counter. */
+Test(msr, writing_the_counter_moves_the_adjustment)
+{
+    const uint64_t old_adjust = 5000000000000ull;
+    struct rig rig;
+    uint64_t before, after, ticks;
+
+    rig_init(&rig, "max", RIG_LONG);
+    cr_assert_not(refused(&rig, 0x3b, old_adjust));
+    before = get(&rig, 0x10) - old_adjust;
+    cr_assert_not(refused(&rig, 0x10, 0));
+    after = get(&rig, 0x10) - get(&rig, 0x3b);
+    ticks = -get(&rig, 0x3b); /* the counter without an adjustment, at the time of the write */
+    cr_assert(ticks >= before && ticks <= after, "%lx is not in %lx..%lx", ticks, before, after);
+    cr_assert_leq(get(&rig, 0x10), 100000000000ull, "counts on from zero");
+    rig_free(&rig);
+}
+
 Test(msr, machine_check)
 {
     struct rig rig;

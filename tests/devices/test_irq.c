@@ -150,6 +150,28 @@ Test(ioapic, nmi_and_directed_eoi)
     cr_assert(io_read(0x10 + 18) & 1 << 14, "broadcast suppressed");
 }
 
+/* SDM Vol. 3A 11.8.5: with SVR bit 12 the I/O APIC hears of nothing until its own EOI register is written. */
+Test(ioapic, eoi_broadcast_can_be_suppressed)
+{
+    for (unsigned suppressed = 0; suppressed < 2; suppressed++) {
+        lapic_mmio_write(apic[0], 0xf0, 4, suppressed ? 0x11ff : 0x1ff);
+        redirect(9, 1 << 15 | 0x39, 0);
+        ioapic_set_irq(ioapic, 9, true);
+        cr_assert_eq(lapic_acknowledge(apic[0]), 0x39);
+        ioapic_set_irq(ioapic, 9, false);
+        eoi(0);
+        cr_assert_eq(io_read(0x10 + 18) >> 14 & 1, suppressed, "remote IRR");
+        ioapic_set_irq(ioapic, 9, true);
+        cr_assert_eq(rig.cpu[0].intr, !suppressed);
+        physmem_mmio_write(rig.env.mem, IOAPIC_BASE + 0x40, 4, 0x39);
+        cr_assert(rig.cpu[0].intr);
+        lapic_acknowledge(apic[0]);
+        ioapic_set_irq(ioapic, 9, false);
+        eoi(0);
+        physmem_mmio_write(rig.env.mem, IOAPIC_BASE + 0x40, 4, 0x39);
+    }
+}
+
 Test(ioapic, wiring)
 {
     struct isa_irq_router router;

@@ -298,6 +298,19 @@ Test(lapic, x2apic_destinations)
     cr_assert(rig.cpu[0].intr);
 }
 
+Test(lapic, x2apic_logical_destination_needs_the_cluster)
+{
+    for (unsigned n = 0; n < RIG_CPUS; n++)
+        enable_x2apic(n);
+    cr_assert(lapic_msr_write(apic[0], 0x830, 0x0001000full << 32 | 1 << 11 | 0x53)); /* all of cluster 1 */
+    cr_assert(lapic_msr_write(apic[0], 0x830, 0x8000000full << 32 | 1 << 11 | 0x54));
+    for (unsigned n = 0; n < RIG_CPUS; n++)
+        cr_assert_not(rig.cpu[n].intr, "CPU %u is in cluster 0", n);
+    cr_assert(lapic_msr_write(apic[0], 0x830, 0x0000000full << 32 | 1 << 11 | 0x55));
+    for (unsigned n = 0; n < RIG_CPUS; n++)
+        cr_assert(rig.cpu[n].intr, "CPU %u", n);
+}
+
 Test(lapic, narrow_accesses)
 {
     wr(0, ICR2, 0xab000000);

@@ -199,6 +199,30 @@ Test(pit, latches_and_access_modes)
     cr_assert_eq(in8(&rig, 0x43), 0xff);
 }
 
+/* Data sheet, "Counter latch command": a latch holds until it has been read whole. */
+Test(pit, second_latch_is_ignored_until_the_first_is_read)
+{
+    program(0, 2, 0x1210);
+    out8(&rig, 0x43, 0);
+    fake_time_advance(TICK_NS(0x100));
+    out8(&rig, 0x43, 0);
+    cr_assert_eq(in8(&rig, 0x40), 0x10);
+    out8(&rig, 0x43, 0xd2); /* the read-back command's latch is ignored too, also between the two bytes */
+    cr_assert_eq(in8(&rig, 0x40), 0x12);
+    unsigned count = read_latched(0);
+    cr_assert(count >= 0x110e && count <= 0x1110, "0x%x: latched anew", count);
+}
+
+Test(pit, second_status_latch_is_ignored_until_the_first_is_read)
+{
+    program(0, 0, 1000);
+    out8(&rig, 0x43, 0xe2);
+    fake_time_advance(TICK_NS(2000));
+    out8(&rig, 0x43, 0xe2);
+    cr_assert_eq(in8(&rig, 0x40), 0x30, "the output was low");
+    cr_assert_eq(read_status(0), 0xb0);
+}
+
 Test(pit, fastest_rate_does_not_occupy_the_loop)
 {
     uint64_t before = fake_timers_run();

@@ -306,3 +306,99 @@ Test(boot, truncated_initrds)
     image_free(&cpio);
     image_free(&image);
 }
+
+/* The end mark of an archive may have data too, and then that must be there. */
+Test(boot, initrd_whose_last_member_is_cut)
+{
+    struct image image = image_bzimage(PACK_NONE), cpio = { calloc(1, 1024), 0 };
+    struct boot_config config = config_for(NULL);
+    struct boot_cpu_state state;
+    char *whole, *cut;
+
+    cpio.size = put_cpio(cpio.data, "init", "#!/bin/sh");
+    cpio.size += put_cpio(cpio.data + cpio.size, "TRAILER!!!", "12345678");
+    whole = temporary_file(cpio.data, cpio.size);
+    cut = temporary_file(cpio.data, cpio.size - 1);
+    config.initrd = whole;
+    boot(&image, &config, &state);
+    config.initrd = cut;
+    fails(image.data, image.size, &config, "the cpio archive is truncated or damaged");
+    unlink(whole), unlink(cut);
+    free(whole), free(cut);
+    image_free(&cpio);
+    image_free(&image);
+}
+
+Test(boot, bzimage_payload_must_lie_in_the_file)
+{
+    struct image image = image_bzimage(PACK_GZIP);
+    struct boot_config config = config_for(NULL);
+    uint32_t setup = 5 * 512, code = (uint32_t)image.size - setup, offset;
+    uint32_t bad[][2] = {
+        { 0x400, code - 0x400 + 1 },
+        { 0x400, 0xffffffff },
+        { code + 1, 1 },
+        { code, 1 },
+        { 0xfffff000, 0x10 },
+        { 0xfffff000, 0x2000 },
+        { 0x80000000, 0x80000000 },
+        { 0xffffffff, 0xffffffff },
+    };
+    struct boot_cpu_state state;
+
+    memcpy(&offset, image.data + 0x248, 4);
+    cr_assert_eq(offset, bad[0][0]);
+    memcpy(image.data + 0x24c, &(uint32_t){ code - offset }, 4); /* padding included: up to the last byte */
+    boot(&image, &config, &state);
+    cr_assert_eq(state.rip, TEST_KERNEL_ADDRESS + 0x40);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        memcpy(image.data + 0x248, bad[i], 8);
+        fails(image.data, image.size, &config, "truncated bzImage: the kernel in it ends at byte");
+    }
+    image_free(&image);
+}
+
+/* The header at 0x100 of image_raw_multiboot with other flags. */
+static void set_multiboot_flags(struct image *image, uint32_t flags)
+{
+    uint32_t header[3] = { 0x1badb002, flags, -(0x1badb002 + flags) };
+
+    memcpy(image->data + 0x100, header, sizeof(header));
+}
+
+/* Specification 3.1.2: flags 0 to 15 are requirements, those above are not. */
+Test(boot, multiboot_refuses_unknown_requirements)
+{
+    struct image image = image_raw_multiboot(0x200000);
+    struct boot_config config = config_for(NULL);
+    struct boot_cpu_state state;
+
+    for (unsigned bit = 3; bit < 16; bit++) {
+        set_multiboot_flags(&image, 1 << 16 | 3 | 1u << bit);
+        fails(image.data, image.size, &config, "its multiboot header requires unknown features");
+    }
+    set_multiboot_flags(&image, 0xfffe0000 | 1 << 16 | 3);
+    boot(&image, &config, &state);
+    image_free(&image);
+}
+
+Test(boot, multiboot_image_must_have_what_its_header_says)
+{
+    enum { LOAD = 0x200000, LOAD_END = 0x114 };
+    struct image image = image_raw_multiboot(LOAD);
+    struct boot_config config = config_for(NULL);
+    struct boot_cpu_state state;
+    uint32_t end = LOAD + TEST_KERNEL_BYTES;
+
+    memcpy(image.data + LOAD_END, &end, 4);
+    boot(&image, &config, &state);
+    check_pattern(LOAD, 0x200);
+    fails(image.data, image.size - 1, &config, "truncated multiboot image");
+    end++;
+    memcpy(image.data + LOAD_END, &end, 4);
+    fails(image.data, image.size, &config, "truncated multiboot image");
+    end = LOAD - 1;
+    memcpy(image.data + LOAD_END, &end, 4);
+    fails(image.data, image.size, &config, "load_end_addr is below load_addr");
+    image_free(&image);
+}

@@ -2,6 +2,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include "cpu/interp/interp_fast.h"
+#include "mmu/paging_bits.h"
 #include "tests/hostop/fixture.h"
 
 #define SEED 0x5eed0513
@@ -296,6 +298,41 @@ Test(xsave, supervisor_round_trip)
     cr_assert(!memcmp(before.fx.st, cpu->vector.fx.st, sizeof(before.fx.st)));
     cr_assert_eq(before.fx.mxcsr, cpu->vector.fx.mxcsr);
     cr_assert_eq(cpu->pkru, 0x0c);
+    fixture_destroy(f);
+}
+
+/* A page with key 1, in the TLB already, follows each PKRU that XRSTOR loads, the initial one included. */
+Test(xsave, pkru_takes_effect_at_once)
+{
+    enum { KEYED = DATA + 0x2000, PAGE_TABLE = 0x4000, PKRU_OFFSET = 2688, HEADER = 512 };
+    struct fixture *f = fixture_create();
+    struct cpu *cpu = f->cpu;
+    uint8_t *image = fixture_memory(f, DATA);
+    uint64_t entry = KEYED | 7 | 1ull << 59, value = 0;
+
+    physmem_write(f->physmem, PAGE_TABLE + 8 * (KEYED >> 12), &entry, 8);
+    cpu_set_cr4(cpu, cpu->cr4 | CR4_PKE);
+    cpu->xcr0 = 3 | XSTATE_BIT_PKRU;
+    memset(image, 0, 4096);
+    for (unsigned round = 0; round < 3; round++) {
+        static const struct {
+            uint32_t pkru;
+            bool read, write;
+        } steps[] = { { 0, true, true }, { 1 << 2, false, false }, { 2 << 2, true, false }, { 0, true, true } };
+
+        for (unsigned i = 0; i < ARRAY_SIZE(steps); i++) {
+            memcpy(image + PKRU_OFFSET, &steps[i].pkru, 4);
+            image[HEADER + 1] = steps[i].pkru || round == 1 ? XSTATE_BIT_PKRU >> 8 : 0;
+            cpu->gpr[REG_RAX] = XSTATE_BIT_PKRU;
+            cpu->gpr[REG_RDX] = 0;
+            cpu->gpr[REG_RBX] = DATA;
+            cr_assert_eq(RUN(f, "\x0f\xae\x2b"), STEP_NEXT);
+            cr_assert_eq(!load(cpu, KEYED, &value, 8, false), steps[i].read, "PKRU %x, read", steps[i].pkru);
+            if (!steps[i].read)
+                cr_assert_eq(cpu->fault.error, PF_PRESENT | PF_PKEY);
+            cr_assert_eq(!store(cpu, KEYED, &value, 8, false), steps[i].write, "PKRU %x, write", steps[i].pkru);
+        }
+    }
     fixture_destroy(f);
 }
 

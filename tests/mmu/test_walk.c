@@ -456,3 +456,73 @@ Test(walk, accessed_bits_are_writes)
     cr_assert_eq(bitmap, BIT(TABLE(0) >> 12) | BIT(TABLE(1) >> 12) | BIT(TABLE(2) >> 12) | BIT(TABLE(3) >> 12));
     physmem_destroy(f.mem);
 }
+
+/* Another processor, as far as a walk can tell: changes the leaf entry when the walk marks the top one, between the
+ * walk's look at the leaf and its own update of it. */
+struct intruder {
+    struct fixture *f;
+    uint64_t flip; /* bits of the leaf; once */
+};
+
+static void change_leaf(void *opaque, gpa_t gpa, uint64_t size)
+{
+    struct intruder *intruder = opaque;
+    struct fixture *f = intruder->f;
+    uint8_t *leaf = f->ram + f->at[f->levels - 1];
+
+    (void)size;
+    if ((gpa & PAGE_MASK) != TABLE(0))
+        return;
+    for (unsigned i = 0; i < f->entry_size; i++)
+        leaf[i] ^= (uint8_t)(intruder->flip >> 8 * i);
+    intruder->flip = 0;
+}
+
+/* Walks for writing while `flip` happens to the leaf; the leaf afterwards. */
+static uint64_t walk_with_intruder(enum model_mode mode, uint64_t flip, int *status, struct walk_result *result)
+{
+    struct fixture f = fixture_create(mode);
+    struct intruder intruder = { &f, flip };
+    struct physmem_listener listener = { .code_written = change_leaf, .opaque = &intruder };
+    struct paging paging = paging_of(&f.controls);
+    struct fault fault;
+    uint64_t leaf;
+
+    paging.cr0 |= CR0_WP;
+    for (unsigned i = 0; i < f.levels; i++) {
+        uint64_t value = link_value(&f, i) | PTE_P | PTE_RW;
+        memcpy(f.ram + f.at[i], &value, f.entry_size);
+    }
+    physmem_add_listener(f.mem, &listener);
+    physmem_page_set_flags(f.mem, TABLE(0), PAGE_FLAG_CODE);
+    *status = mmu_walk(&paging, f.mem, f.gva, MMU_WRITE, MMU_SUPERVISOR, result, &fault);
+    cr_assert_eq(intruder.flip, 0, "the leaf was not changed meanwhile");
+    leaf = memory_read(&f, f.at[f.levels - 1], f.entry_size);
+    physmem_destroy(f.mem);
+    return leaf;
+}
+
+/* SDM Vol. 3A 4.8, 8.1.2.1: neither the other's change nor the accessed and dirty bits may be lost. */
+Test(walk, entry_that_changes_meanwhile_is_walked_again)
+{
+    const uint64_t marked = PTE_P | PTE_RW | PTE_A | PTE_D, ignored = BIT(9), other_page = 0x1000;
+
+    for (enum model_mode mode = MODEL_32BIT; mode <= MODEL_4LEVEL; mode++) {
+        struct walk_result result;
+        int status;
+        uint64_t leaf = walk_with_intruder(mode, ignored, &status, &result);
+
+        cr_assert_eq(status, 0);
+        cr_assert_eq(leaf, PAGE_GPA | marked | ignored, "mode %d: 0x%lx", mode, leaf);
+        cr_assert(result.dirty);
+
+        leaf = walk_with_intruder(mode, other_page, &status, &result);
+        cr_assert_eq(status, 0);
+        cr_assert_eq(leaf, (PAGE_GPA ^ other_page) | marked, "mode %d: 0x%lx", mode, leaf);
+        cr_assert_eq(result.gpa & PAGE_MASK, PAGE_GPA ^ other_page, "mode %d", mode);
+
+        leaf = walk_with_intruder(mode, PTE_RW, &status, &result);
+        cr_assert_eq(status, -1, "mode %d: read-only by now", mode);
+        cr_assert_eq(leaf, PAGE_GPA | PTE_P, "mode %d: 0x%lx", mode, leaf);
+    }
+}
