@@ -47,6 +47,16 @@ static void start_countdown(struct lapic *lapic, uint64_t from, uint32_t count)
     timer_arm(&lapic->timer, lapic->deadline_ns);
 }
 
+static void timer_expired(void *opaque);
+
+/* An expiry that is due, but which the event loop has not come round to, belongs to the registers as they were: before
+ * the guest changes them. */
+static void catch_up(struct lapic *lapic)
+{
+    if (lapic->timer_running && now_ns(lapic) >= lapic->deadline_ns)
+        timer_expired(lapic);
+}
+
 uint32_t lapic_timer_current(const struct lapic *lapic)
 {
     uint64_t now, left, period;
@@ -71,6 +81,7 @@ void lapic_timer_set_count(struct lapic *lapic, uint32_t count)
 {
     if (timer_mode(lapic) == LVT_TSC_DEADLINE)
         return; /* ignored (11.5.4.1) */
+    catch_up(lapic);
     lapic->initial_count = count;
     if (count)
         start_countdown(lapic, now_ns(lapic), count);
@@ -80,8 +91,10 @@ void lapic_timer_set_count(struct lapic *lapic, uint32_t count)
 
 void lapic_timer_set_divide(struct lapic *lapic, uint32_t divide)
 {
-    uint32_t left = lapic_timer_current(lapic);
+    uint32_t left;
 
+    catch_up(lapic);
+    left = lapic_timer_current(lapic);
     lapic->divide = divide & 0xb;
     if (left)
         start_countdown(lapic, now_ns(lapic), left);
@@ -92,6 +105,7 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
     bool was_deadline = timer_mode(lapic) == LVT_TSC_DEADLINE;
     bool is_deadline = (value & LVT_TIMER_MODE) == LVT_TSC_DEADLINE;
 
+    catch_up(lapic);
     if (was_deadline != is_deadline) {
         lapic_timer_stop(lapic);
         lapic->initial_count = 0;
@@ -125,6 +139,7 @@ void lapic_timer_set_deadline(struct lapic *lapic, uint64_t tsc)
 {
     if (timer_mode(lapic) != LVT_TSC_DEADLINE)
         return; /* writes are ignored in the other modes, reads are 0 */
+    catch_up(lapic);
     lapic->tsc_deadline = tsc;
     if (!tsc)
         lapic_timer_stop(lapic);
