@@ -21,8 +21,8 @@ enum {
 
 static inline bool cpu_needs_stepping(const struct cpu *cpu)
 {
-    return unlikely((cpu->rflags & (FLAG_TF | FLAG_RF)) || cpu->code_breakpoints || cpu->data_breakpoints ||
-                    cpu->io_breakpoints);
+    return unlikely((cpu->rflags & (FLAG_TF | FLAG_RF)) ||
+                    (cpu->code_breakpoints | cpu->data_breakpoints | cpu->io_breakpoints));
 }
 
 /* DR6 bits (B0..B3) of the enabled instruction breakpoints at a linear address. */

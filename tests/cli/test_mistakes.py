@@ -101,6 +101,7 @@ CASES = [
     ([*k, "-net", "user"], ["-net user"]),
     ([*k, "-nic", "user"], ["-nic user"]),
     ([*k, "-rtc", "base=yesterday"], ["-rtc base=yesterday"]),
+    ([*k, "-rtc", "base=1012-01-02"], ["-rtc base=1012-01-02", "1970 to 2199"]),
     ([*k, "-rtc", "clock=vm"], ["-rtc clock=vm"]),
     ([*k, "-d", "guest_error"], ["-d guest_error", "guest_errors"]),
     ([*k, "-d", "int", "-D", "/nonexistent/log"], ["-D", "/nonexistent/log", "No such file"]),

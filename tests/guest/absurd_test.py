@@ -16,21 +16,21 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 SCALE = float(os.environ.get("EIDOLON_TIME_SCALE", "1"))
 STUCK = 0.5 * SCALE  # seconds without a new round
 OBEY = 5 * SCALE  # seconds until SIGTERM has worked
 COMPLAINTS = re.compile(
-    rb"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehavior|runtime error|internal error|Assertion|fatal", re.I
+    rb"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error|internal error|Assertion|fatal", re.I
 )
 
 
 def command(program, image, append):
-    return program.split() + (
-        "-accel interp -machine q35 -cpu max -m 64M -display none -nodefaults -serial null -monitor none -debugcon stdio".split()
-        + ["-kernel", image, "-append", append]
-    )
+    arguments = program.split() + "-accel interp -machine q35 -cpu max -m 64M -display none -nodefaults".split()
+    arguments += "-serial null -monitor none -debugcon stdio".split()
+    return arguments + ["-kernel", image, "-append", append]
 
 
 class Guest:
@@ -38,7 +38,7 @@ class Guest:
 
     def __init__(self, arguments):
         self.arguments = arguments
-        self.errors = open(f"/tmp/absurd-{os.getpid()}.stderr", "w+b")
+        self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors)
         self.output = b""
         self.begun = False
@@ -73,7 +73,6 @@ class Guest:
         self.errors.seek(0)
         errors = self.errors.read()
         self.errors.close()
-        os.unlink(self.errors.name)
         allowed = (0, -signal.SIGTERM) if self.ended else (0,)
         problems = []
         if status not in allowed:
@@ -112,13 +111,14 @@ def run_absurd_process(program, image, seed, first_round, deadline):
 
 
 def absurd(options):
+    image = f"{options.images}/{options.what}.elf"
     deadline = time.monotonic() + options.seconds
     rounds = processes = 0
     for seed in range(options.seed, options.seed + 1000000):
         start = 0
         seed_deadline = min(deadline, time.monotonic() + max(options.seconds / 4, 1))
         while time.monotonic() < seed_deadline:
-            seen, last, problems = run_absurd_process(options.eidolon, f"{options.images}/{options.what}.elf", seed, start, seed_deadline)
+            seen, last, problems = run_absurd_process(options.eidolon, image, seed, start, seed_deadline)
             rounds += seen
             processes += 1
             start = last + 1
@@ -163,7 +163,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eidolon", default="build/eidolon")
     parser.add_argument("--images", default="build/tests/guest", help="folder of the guest images")
-    parser.add_argument("--seconds", type=float, default=10, help="absurd: how long")
+    parser.add_argument("--seconds", type=float, default=8, help="absurd: how long")
     parser.add_argument("--seed", type=int, default=1, help="absurd: the first seed")
     parser.add_argument("--moment", type=float, default=0.15, help="loops: seconds before SIGTERM")
     parser.add_argument("what", choices=["absurd", "absurd32", "loops"])

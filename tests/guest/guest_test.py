@@ -36,8 +36,9 @@ def command(program, image, cpu, append=""):
 
 def execute(arguments, limit):
     """(output, exit status or None for a time-out, stderr)"""
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": limit * SCALE, "check": False}
     try:
-        done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit * SCALE, check=False)
+        done = subprocess.run(arguments, **options)
         return done.stdout.decode("latin-1"), done.returncode, done.stderr.decode("utf-8", "replace")
     except subprocess.TimeoutExpired as late:
         return (late.stdout or b"").decode("latin-1"), None, (late.stderr or b"").decode("utf-8", "replace")
@@ -105,7 +106,7 @@ def compare_qemu(image, got, expected):
         elif found:
             needed.add(found[1])
         elif not NOT_HERE.match(text):
-            problems.append(f"QEMU, {name}: a difference without a row in qemu_differences.py\n    QEMU     {text}\n    expected {want}")
+            problems.append(f"QEMU, {name}: no row in qemu_differences.py\n    QEMU     {text}\n    expected {want}")
     for row in qemu_differences.ROWS:
         for pattern in row.cases:
             if pattern.startswith(image + "/") and pattern not in needed and not pattern.endswith("-intel"):
@@ -115,7 +116,7 @@ def compare_qemu(image, got, expected):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--eidolon", default="build/eidolon", help="the program, with its engine: 'build/eidolon -accel interp'")
+    parser.add_argument("--eidolon", default="build/eidolon", help="the program, with options such as -accel interp")
     parser.add_argument("--qemu", default="qemu-system-x86_64", help="'' for none")
     parser.add_argument("--images", default="build/tests/guest", help="folder of the guest images")
     parser.add_argument("--accept", action="store_true", help="write the expectation from what the engine printed")
@@ -139,7 +140,8 @@ def main():
 
     if options.qemu and shutil.which(options.qemu.split()[0]):
         skip = ",".join(skipped_cases(options.image, expected))
-        arguments = command(options.qemu + " -accel tcg", image, f"max,vendor={host_vendor()}", f"skip={skip}" if skip else "")
+        append = f"skip={skip}" if skip else ""
+        arguments = command(options.qemu + " -accel tcg", image, f"max,vendor={host_vendor()}", append)
         qemu_text, qemu_status, _ = execute(arguments, 60)
         if qemu_status != DONE:
             problems.append(f"QEMU: exit status {qemu_status}, {qemu_text[-200:]}")
@@ -147,7 +149,8 @@ def main():
         problems += compare_qemu(options.image, qemu, expected) if qemu else []
         print(f"QEMU: {sum(1 for n, t in qemu.items() if t == expected.get(n))} cases agree")
         if options.diff:
-            print("\n".join(difflib.unified_diff(text.split("\n"), qemu_text.split("\n"), "engine", "QEMU", lineterm="", n=0)))
+            both = text.split("\n"), qemu_text.split("\n")
+            print("\n".join(difflib.unified_diff(*both, "engine", "QEMU", lineterm="", n=0)))
     else:
         print("QEMU is not installed: not compared with it")
     print("\n".join(problems))

@@ -40,7 +40,8 @@ def main():
                 got = attempt(program, f"{options.images}/reset.elf", way, no_reboot)
                 if got != want:
                     failures += 1
-                    print(f"{program}: {way}, {'with' if no_reboot else 'without'} -no-reboot: got {got}, expected {want}")
+                    option = "with" if no_reboot else "without"
+                    print(f"{program}: {way}, {option} -no-reboot: got {got}, expected {want}")
     print(f"{len(programs) * len(WAYS) * 2} resets, {failures} wrong")
     return 1 if failures else 0
 

@@ -248,6 +248,73 @@ static void nmi_handler(struct regs *regs)
     nmi_depth--;
 }
 
+/* Goes on behind a two-byte instruction that faults. */
+static void skip_two_bytes(struct regs *regs)
+{
+    regs->rip += 2;
+}
+
+static void pause_a_little(void)
+{
+    for (volatile unsigned i = 0; i < 1000; i++)
+        ;
+}
+
+/* The first NMI sends another one and then executes an IRET of some kind, which lets it in. */
+static void count_nmi(void (*unblock)(void))
+{
+    counts[NMI]++;
+    nmi_depth++;
+    if (nmi_depth > nmi_deepest)
+        nmi_deepest = nmi_depth;
+    if (counts[NMI] == 1) {
+        send_nmi();
+        pause_a_little();
+        nmi_in_handler = counts[NMI];
+        unblock();
+        pause_a_little();
+    }
+    nmi_depth--;
+}
+
+static void exception_inside(void)
+{
+    __asm__ volatile("ud2");
+}
+
+/* A null CS is #GP. */
+static void faulting_iret_inside(void)
+{
+    __asm__ volatile("push $0; push $0; push $2; push $0; push $0; iretq; add $40, %%rsp" : : : "memory", "cc");
+}
+
+static void nmi_with_exception(struct regs *regs)
+{
+    (void)regs;
+    count_nmi(exception_inside);
+}
+
+static void nmi_with_faulting_iret(struct regs *regs)
+{
+    (void)regs;
+    count_nmi(faulting_iret_inside);
+}
+
+static void nested_nmi(const char *name, handler_fn *handler)
+{
+    begin(name);
+    expect_vector(NMI);
+    handlers[NMI] = handler;
+    handlers[UD] = handlers[GP] = skip_two_bytes;
+    for (unsigned vector = 0; vector < 32; vector++) /* nested: everything on the current stack */
+        set_gate_type(vector, KCS, TYPE_INTERRUPT_GATE, 0);
+    nmi_depth = nmi_deepest = 0;
+    send_nmi();
+    pause_a_little();
+    say(" count=%d before-iret=%d deepest=%d", counts[NMI], nmi_in_handler, nmi_deepest);
+    done();
+}
+
 static void nmis(void)
 {
     begin("nmi-with-if-0");
@@ -269,6 +336,10 @@ static void nmis(void)
         ;
     say(" count=%d in-handler=%d deepest=%d", counts[NMI], nmi_in_handler, nmi_deepest);
     done();
+
+    /* an exception's IRET inside the handler unblocks, even one that faults (SDM Vol. 3A 6.7.1) */
+    nested_nmi("nmi-unblocked-by-an-exception", nmi_with_exception);
+    nested_nmi("nmi-unblocked-by-a-faulting-iret", nmi_with_faulting_iret);
 }
 
 /* ---- Timers of the local APIC ---- */

@@ -223,11 +223,18 @@ static inline u64 rdtsc(void)
     {                                                                                                                  \
         __asm__ volatile("mov %0, %%" #name : : "r"(value) : "memory");                                                \
     }
-ACCESS_REGISTER(cr0)
-ACCESS_REGISTER(cr2) ACCESS_REGISTER(cr3) ACCESS_REGISTER(cr4) ACCESS_REGISTER(dr0) ACCESS_REGISTER(dr1)
-    ACCESS_REGISTER(dr2) ACCESS_REGISTER(dr3) ACCESS_REGISTER(dr6) ACCESS_REGISTER(dr7)
+ACCESS_REGISTER(cr0);
+ACCESS_REGISTER(cr2);
+ACCESS_REGISTER(cr3);
+ACCESS_REGISTER(cr4);
+ACCESS_REGISTER(dr0);
+ACCESS_REGISTER(dr1);
+ACCESS_REGISTER(dr2);
+ACCESS_REGISTER(dr3);
+ACCESS_REGISTER(dr6);
+ACCESS_REGISTER(dr7);
 
-        struct cpuid {
+struct cpuid {
     u32 a, b, c, d;
 };
 struct cpuid cpuid(u32 leaf, u32 subleaf);
