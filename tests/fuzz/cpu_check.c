@@ -175,15 +175,18 @@ static bool field_may_differ(const char *name, unsigned handler)
 }
 
 /* Bits of the FXSAVE image that may differ: SIMD exceptions set their flags and then fault, VCVTPS2PH also if its store
- * faults, and MMX instructions go over to the MMX state (TOP = 0, tags valid) before some faults. */
+ * faults, and MMX instructions go over to the MMX state (TOP = 0, which renames the registers; tags valid) before some faults. */
 static uint8_t fx_may_differ(size_t byte, unsigned handler)
 {
+    size_t st = offsetof(struct fxsave_area, st);
+
     if (handler != HANDLER_vec && handler != HANDLER_mmx)
         return 0;
-    return byte == offsetof(struct fxsave_area, mxcsr)     ? 0x3f
-           : byte == offsetof(struct fxsave_area, fsw) + 1 ? 0x38
-           : byte == offsetof(struct fxsave_area, ftw)     ? 0xff
-                                                           : 0;
+    if (byte == offsetof(struct fxsave_area, mxcsr))
+        return 0x3f;
+    if (byte == offsetof(struct fxsave_area, fsw) + 1)
+        return 0x38;
+    return byte == offsetof(struct fxsave_area, ftw) || (byte >= st && byte < st + 8 * 16) ? 0xff : 0;
 }
 
 /* Accessed and dirty bits of page tables, accessed and busy bits of descriptors. */

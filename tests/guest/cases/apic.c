@@ -474,6 +474,9 @@ static void apic_timer(void)
     say(" done");
     *apic(APIC_EOI) = 0;
     reset_apic();
+    /* on a slow host the interrupt may have come before the loop, and wait in the IRR: not for the next case */
+    expect_vector(0x53);
+    open_window();
     done();
 }
 
