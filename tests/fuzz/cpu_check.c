@@ -18,6 +18,8 @@ static void check_derived(const struct cpu *cpu)
         FUZZ_CHECK(cpu->privilege == MMU_USER);
     else
         FUZZ_CHECK(cpu->privilege == (cpu->rflags & FLAG_AC ? MMU_SUPERVISOR_AC : MMU_SUPERVISOR));
+    FUZZ_CHECK(cpu->alignment_check == (cpu->cpl == 3 && (cpu->rflags & FLAG_AC) && (cpu->cr0 & CR0_AM)));
+    FUZZ_CHECK(cpu->checked_access == (cpu->data_breakpoints || cpu->alignment_check));
     FUZZ_CHECK(cpu->cpl <= 3);
     if (!cpu_protected(cpu))
         FUZZ_CHECK(cpu->cpl == 0);
