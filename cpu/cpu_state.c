@@ -90,7 +90,8 @@ static void force_fixed_bits(struct cpu *cpu)
 /* A file may be damaged, or come from another CPU model: what no guest of this one could have reached is refused. */
 static bool state_is_possible(const struct cpu *cpu)
 {
-    uint64_t cr0_bits = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+    uint64_t cr0_bits =
+        CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
     uint64_t efer = cpu->msrs.efer;
     bool long_mode = cpu_long_mode(cpu);
 

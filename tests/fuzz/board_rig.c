@@ -1,6 +1,6 @@
-/* A q35 board without CPUs whose every input comes from the fuzzer: ports, MMIO, PCI configuration, MSIs, the local APICs'
- * registers, guest memory (for DMA), characters, time, -device, saved states, resets. tests/devices/fake_loop.c is the
- * event loop: time moves when the input says so. */
+/* A q35 board without CPUs whose every input comes from the fuzzer: ports, MMIO, PCI configuration, MSIs, the local
+ * APICs' registers, guest memory (for DMA), characters, time, -device, saved states, resets.
+ * tests/devices/fake_loop.c is the event loop: time moves when the input says so. */
 #include "tests/fuzz/board_rig.h"
 
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "devices/pci/pci.h"
 #include "tests/devices/fake_loop.h"
 
-#define MAX_ADDED 4
+#define MAX_ADDED   4
 #define MAX_STEP_NS 50000000ull /* of one operation */
 
 /* ---- A PCI function with one of everything ---- */
@@ -36,12 +36,23 @@ static void thing_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
 
     thing->value = value;
     switch (offset & 7) {
-    case 0: pci_intx_set(&thing->pci, value & 1); break;
-    case 1: pci_msi_notify(&thing->pci, (unsigned)value); break;
-    case 2: pci_msix_notify(&thing->pci, (unsigned)value); break;
-    case 3: pci_dma_write(&thing->pci, value << 4, &value, size); break;
-    case 4: pci_dma_read(&thing->pci, value, &thing->value, size); break;
-    default: break;
+    case 0:
+        pci_intx_set(&thing->pci, value & 1);
+        break;
+    case 1:
+        pci_msi_notify(&thing->pci, (unsigned)value);
+        break;
+    case 2:
+        pci_msix_notify(&thing->pci, (unsigned)value);
+        break;
+    case 3:
+        pci_dma_write(&thing->pci, value << 4, &value, size);
+        break;
+    case 4:
+        pci_dma_read(&thing->pci, value, &thing->value, size);
+        break;
+    default:
+        break;
     }
 }
 
@@ -58,12 +69,17 @@ static void thing_destroy(struct device *device)
 }
 
 static const struct device_type thing_type = {
-    .name = "thing", .size = sizeof(struct thing), .reset = thing_reset, .destroy = thing_destroy,
+    .name = "thing",
+    .size = sizeof(struct thing),
+    .reset = thing_reset,
+    .destroy = thing_destroy,
 };
 
 static void add_thing(struct board *board)
 {
-    static const struct pci_identity identity = { .vendor = 0x1234, .device = 0x5678, .class_code = 0x020000, .express = true };
+    static const struct pci_identity identity = {
+        .vendor = 0x1234, .device = 0x5678, .class_code = 0x020000, .express = true
+    };
     struct error err = { "" };
     struct thing *thing = device_allocate(&board->env, &thing_type, NULL, &err);
     struct pci_device *pci = &thing->pci;
@@ -82,21 +98,49 @@ static void add_thing(struct board *board)
 
 /* ---- What the board calls ---- */
 
-static void request_reset(void *opaque) { ((struct board_rig *)opaque)->reset_requested = true; }
-static void request_shutdown(void *opaque) { (void)opaque; }
-static void request_exit(void *opaque, int status) { (void)opaque, (void)status; }
-static void set_a20(void *opaque, bool enabled) { (void)opaque, (void)enabled; }
+static void request_reset(void *opaque)
+{
+    ((struct board_rig *)opaque)->reset_requested = true;
+}
+static void request_shutdown(void *opaque)
+{
+    (void)opaque;
+}
+static void request_exit(void *opaque, int status)
+{
+    (void)opaque, (void)status;
+}
+static void set_a20(void *opaque, bool enabled)
+{
+    (void)opaque, (void)enabled;
+}
 
 static const struct machine_ops machine_ops = {
-    .request_reset = request_reset, .request_shutdown = request_shutdown, .request_exit = request_exit, .set_a20 = set_a20,
+    .request_reset = request_reset,
+    .request_shutdown = request_shutdown,
+    .request_exit = request_exit,
+    .set_a20 = set_a20,
 };
 
-static void cpu_set_intr(void *cpu, bool level) { ((struct board_rig_cpu *)cpu)->intr = level; }
-static void cpu_signal(void *cpu) { ((struct board_rig_cpu *)cpu)->signals++; }
-static void cpu_sipi(void *cpu, uint8_t vector) { ((struct board_rig_cpu *)cpu)->signals += vector; }
+static void cpu_set_intr(void *cpu, bool level)
+{
+    ((struct board_rig_cpu *)cpu)->intr = level;
+}
+static void cpu_signal(void *cpu)
+{
+    ((struct board_rig_cpu *)cpu)->signals++;
+}
+static void cpu_sipi(void *cpu, uint8_t vector)
+{
+    ((struct board_rig_cpu *)cpu)->signals += vector;
+}
 
 static const struct board_cpu_ops cpu_ops = {
-    .set_intr = cpu_set_intr, .nmi = cpu_signal, .init = cpu_signal, .sipi = cpu_sipi, .smi = cpu_signal,
+    .set_intr = cpu_set_intr,
+    .nmi = cpu_signal,
+    .init = cpu_signal,
+    .sipi = cpu_sipi,
+    .smi = cpu_signal,
 };
 
 /* ---- Life ---- */
@@ -147,9 +191,12 @@ static uint64_t take_value(struct fuzz_input *input, unsigned size)
 
 static uint16_t take_port(struct fuzz_input *input)
 {
-    static const struct { uint16_t first, count; } ranges[] = {
-        { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 }, { 0x60, 5 }, { 0x70, 4 }, { 0x80, 1 }, { 0x92, 1 }, { 0xb2, 2 },
-        { 0xcf8, 8 }, { 0xe9, 1 }, { 0x3f8, 8 }, { 0x2f8, 8 }, { 0x600, 0x80 }, { 0x510, 12 }, { 0xc000, 32 },
+    static const struct {
+        uint16_t first, count;
+    } ranges[] = {
+        { 0x20, 2 },  { 0xa0, 2 },     { 0x4d0, 2 },  { 0x40, 4 },    { 0x60, 5 }, { 0x70, 4 },
+        { 0x80, 1 },  { 0x92, 1 },     { 0xb2, 2 },   { 0xcf8, 8 },   { 0xe9, 1 }, { 0x3f8, 8 },
+        { 0x2f8, 8 }, { 0x600, 0x80 }, { 0x510, 12 }, { 0xc000, 32 },
     };
     uint8_t which = fuzz_u8(input), offset;
 
@@ -227,19 +274,45 @@ static void lapic_operation(struct board_rig *rig, struct fuzz_input *input)
     uint64_t value;
 
     switch (how >> 2 & 15) {
-    case 0: lapic_msr_write(lapic, 0x1b, fuzz_u64(input)); break;
-    case 1: lapic_msr_write(lapic, 0x1b, LAPIC_BASE | 0x800 | (how >> 6 & 1) << 10); break;
-    case 2: lapic_msr_write(lapic, 0x6e0, fake_time() * 2 + fuzz_u16(input)); break;
-    case 3: lapic_msr_write(lapic, 0x6e0, fuzz_u64(input)); break;
-    case 4: lapic_msr_write(lapic, 0x800u + fuzz_u8(input), fuzz_u64(input)); break;
-    case 5: lapic_msr_read(lapic, how & 0x40 ? 0x800u + fuzz_u8(input) : fuzz_u32(input), &value); break;
-    case 6: lapic_set_tpr(lapic, fuzz_u8(input)); break;
-    case 7: lapic_acknowledge(lapic); break;
-    case 8: lapic_mmio_write(lapic, 0xb0, 4, 0); break;
-    case 9: lapic_mmio_write(lapic, 0xf0, 4, 0x1ff); break;
-    case 10: lapic_mmio_read(lapic, fuzz_u16(input) & 0xfff, sizes[how >> 6]); break;
-    case 11: lapic_mmio_write(lapic, fuzz_u16(input) & 0xfff, sizes[fuzz_u8(input) & 7], fuzz_u32(input)); break;
-    default: lapic_mmio_write(lapic, (unsigned)fuzz_u8(input) << 4, 4, fuzz_u32(input)); break;
+    case 0:
+        lapic_msr_write(lapic, 0x1b, fuzz_u64(input));
+        break;
+    case 1:
+        lapic_msr_write(lapic, 0x1b, LAPIC_BASE | 0x800 | (how >> 6 & 1) << 10);
+        break;
+    case 2:
+        lapic_msr_write(lapic, 0x6e0, fake_time() * 2 + fuzz_u16(input));
+        break;
+    case 3:
+        lapic_msr_write(lapic, 0x6e0, fuzz_u64(input));
+        break;
+    case 4:
+        lapic_msr_write(lapic, 0x800u + fuzz_u8(input), fuzz_u64(input));
+        break;
+    case 5:
+        lapic_msr_read(lapic, how & 0x40 ? 0x800u + fuzz_u8(input) : fuzz_u32(input), &value);
+        break;
+    case 6:
+        lapic_set_tpr(lapic, fuzz_u8(input));
+        break;
+    case 7:
+        lapic_acknowledge(lapic);
+        break;
+    case 8:
+        lapic_mmio_write(lapic, 0xb0, 4, 0);
+        break;
+    case 9:
+        lapic_mmio_write(lapic, 0xf0, 4, 0x1ff);
+        break;
+    case 10:
+        lapic_mmio_read(lapic, fuzz_u16(input) & 0xfff, sizes[how >> 6]);
+        break;
+    case 11:
+        lapic_mmio_write(lapic, fuzz_u16(input) & 0xfff, sizes[fuzz_u8(input) & 7], fuzz_u32(input));
+        break;
+    default:
+        lapic_mmio_write(lapic, (unsigned)fuzz_u8(input) << 4, 4, fuzz_u32(input));
+        break;
     }
 }
 
@@ -280,7 +353,8 @@ static void character_operation(struct board_rig *rig, struct fuzz_input *input)
 /* Options as the command line passes them; ports may be anywhere, also over other devices. */
 static void device_operation(struct board_rig *rig, struct fuzz_input *input)
 {
-    static const char *const starts[] = { "isa-debug-exit", "isa-debug-exit,iobase=0x501,iosize=2", "isa-debug-exit,iobase=", "" };
+    static const char *const starts[] = { "isa-debug-exit", "isa-debug-exit,iobase=0x501,iosize=2",
+                                          "isa-debug-exit,iobase=", "" };
     uint8_t how = fuzz_u8(input);
     struct fuzz_input text = fuzz_bytes(input, how >> 2);
     struct error err = { "" };
@@ -315,21 +389,54 @@ void board_rig_operation(struct board_rig *rig, struct fuzz_input *input)
     uint8_t operation = fuzz_u8(input);
 
     switch (operation & 15) {
-    case 0: case 1: port_operation(rig, input, false); break;
-    case 2: case 3: case 4: port_operation(rig, input, true); break;
-    case 5: mmio_operation(rig, input, false); break;
-    case 6: case 7: mmio_operation(rig, input, true); break;
-    case 8: config_operation(rig, input); break;
-    case 9: case 10: lapic_operation(rig, input); break;
-    case 11: memory_operation(rig, input); break;
-    case 12: case 13: time_operation(input); break;
-    case 14: character_operation(rig, input); break;
+    case 0:
+    case 1:
+        port_operation(rig, input, false);
+        break;
+    case 2:
+    case 3:
+    case 4:
+        port_operation(rig, input, true);
+        break;
+    case 5:
+        mmio_operation(rig, input, false);
+        break;
+    case 6:
+    case 7:
+        mmio_operation(rig, input, true);
+        break;
+    case 8:
+        config_operation(rig, input);
+        break;
+    case 9:
+    case 10:
+        lapic_operation(rig, input);
+        break;
+    case 11:
+        memory_operation(rig, input);
+        break;
+    case 12:
+    case 13:
+        time_operation(input);
+        break;
+    case 14:
+        character_operation(rig, input);
+        break;
     default:
         switch (operation >> 4) {
-        case 0: restart(rig); break;
-        case 1: case 2: device_operation(rig, input); break;
-        case 3: fake_wall_adjust((int32_t)fuzz_u32(input) * 1000ll); break;
-        default: state_operation(rig, input); break;
+        case 0:
+            restart(rig);
+            break;
+        case 1:
+        case 2:
+            device_operation(rig, input);
+            break;
+        case 3:
+            fake_wall_adjust((int32_t)fuzz_u32(input) * 1000ll);
+            break;
+        default:
+            state_operation(rig, input);
+            break;
         }
     }
     if (rig->reset_requested)

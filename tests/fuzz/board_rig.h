@@ -6,7 +6,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #define BOARD_CPUS 3
-#define BOARD_RAM (4 * MIB)
+#define BOARD_RAM  (4 * MIB)
 
 struct board_rig_cpu {
     bool intr;
@@ -23,7 +23,7 @@ struct board_rig {
     struct board_rig_cpu cpus[BOARD_CPUS];
     void *cpu_handles[BOARD_CPUS];
     bool reset_requested;
-    unsigned added;         /* devices that -device has made */
+    unsigned added; /* devices that -device has made */
 };
 
 void board_rig_create(struct board_rig *rig);

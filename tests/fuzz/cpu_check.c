@@ -75,8 +75,10 @@ static void check_registers(const struct cpu *cpu)
     FUZZ_CHECK((cpu->dr[6] & 0xffffffffffff1ff0ull) == 0xffff0ff0);
     FUZZ_CHECK((cpu->dr[7] & 0xffffffff0000dc00ull) == DR7_RESET);
     FUZZ_CHECK(cpu->activity <= CPU_SHUTDOWN);
-    FUZZ_CHECK(is_canonical(cpu->msrs.lstar) && is_canonical(cpu->msrs.kernel_gs_base) && is_canonical(cpu->msrs.sysenter_eip));
-    FUZZ_CHECK(is_canonical(cpu->gdtr.base) && is_canonical(cpu->idtr.base) && is_canonical(cpu->tr.base) && is_canonical(cpu->ldtr.base));
+    FUZZ_CHECK(is_canonical(cpu->msrs.lstar) && is_canonical(cpu->msrs.kernel_gs_base) &&
+               is_canonical(cpu->msrs.sysenter_eip));
+    FUZZ_CHECK(is_canonical(cpu->gdtr.base) && is_canonical(cpu->idtr.base) && is_canonical(cpu->tr.base) &&
+               is_canonical(cpu->ldtr.base));
     FUZZ_CHECK(cpu->gdtr.limit <= 0xffff && cpu->idtr.limit <= 0xffff);
 }
 
@@ -123,9 +125,9 @@ static uint64_t collect(struct cpu_rig *rig, unsigned word)
     return bitmap[0];
 }
 
-#define FOR_EACH_WRITTEN_PAGE(rig, page)                                                        \
-    for (unsigned word_ = 0; word_ < CPU_WATCHED / PAGE_SIZE / 64; word_++)                     \
-        for (uint64_t pages_ = collect(rig, word_), page; pages_; pages_ &= pages_ - 1)         \
+#define FOR_EACH_WRITTEN_PAGE(rig, page)                                                                               \
+    for (unsigned word_ = 0; word_ < CPU_WATCHED / PAGE_SIZE / 64; word_++)                                            \
+        for (uint64_t pages_ = collect(rig, word_), page; pages_; pages_ &= pages_ - 1)                                \
             if (page = word_ * 64 + (unsigned)__builtin_ctzll(pages_), true)
 
 void cpu_snapshot_take(struct cpu_snapshot *snapshot, struct cpu_rig *rig)
@@ -139,7 +141,7 @@ void cpu_snapshot_take(struct cpu_snapshot *snapshot, struct cpu_rig *rig)
     snapshot->code_size = rig->cpu->code_size;
     snapshot->privilege = rig->cpu->privilege;
     FOR_EACH_WRITTEN_PAGE(rig, page)
-        memcpy(snapshot->memory + page * PAGE_SIZE, rig->ram + page * PAGE_SIZE, PAGE_SIZE);
+    memcpy(snapshot->memory + page * PAGE_SIZE, rig->ram + page * PAGE_SIZE, PAGE_SIZE);
 }
 
 static const char *handler_name(unsigned handler)
@@ -159,9 +161,22 @@ static const char *handler_name(unsigned handler)
 static bool may_be_partial(unsigned handler)
 {
     switch (handler) {
-    case HANDLER_gather: case HANDLER_scatter: case HANDLER_maskmov:
-    case HANDLER_movs: case HANDLER_cmps: case HANDLER_scas: case HANDLER_lods: case HANDLER_stos: case HANDLER_ins: case HANDLER_outs:
-    case HANDLER_fxsave: case HANDLER_xsave: case HANDLER_xsaveopt: case HANDLER_xsavec: case HANDLER_xsaves: case HANDLER_fnsave:
+    case HANDLER_gather:
+    case HANDLER_scatter:
+    case HANDLER_maskmov:
+    case HANDLER_movs:
+    case HANDLER_cmps:
+    case HANDLER_scas:
+    case HANDLER_lods:
+    case HANDLER_stos:
+    case HANDLER_ins:
+    case HANDLER_outs:
+    case HANDLER_fxsave:
+    case HANDLER_xsave:
+    case HANDLER_xsaveopt:
+    case HANDLER_xsavec:
+    case HANDLER_xsaves:
+    case HANDLER_fnsave:
         return true;
     default:
         return false;
@@ -176,8 +191,9 @@ static bool field_may_differ(const char *name, unsigned handler)
            (!strcmp(name, "nmi_blocked") && handler == HANDLER_iret);
 }
 
-/* Bits of the FXSAVE image that may differ: SIMD exceptions set their flags and then fault, VCVTPS2PH also if its store
- * faults, and MMX instructions go over to the MMX state (TOP = 0, which renames the registers; tags valid) before some faults. */
+/* Bits of the FXSAVE image that may differ: SIMD exceptions set their flags and then fault, VCVTPS2PH also if its
+ * store faults, and MMX instructions go over to the MMX state (TOP = 0, which renames the registers; tags valid)
+ * before some faults. */
 static uint8_t fx_may_differ(size_t byte, unsigned handler)
 {
     size_t st = offsetof(struct fxsave_area, st);
@@ -244,7 +260,7 @@ void cpu_snapshot_check(struct cpu_snapshot *snapshot, struct cpu_rig *rig, unsi
     }
     FUZZ_CHECK(cpu->code_size == snapshot->code_size && cpu->privilege == snapshot->privilege);
     FOR_EACH_WRITTEN_PAGE(rig, page)
-        check_page(snapshot, rig, page * PAGE_SIZE, handler);
+    check_page(snapshot, rig, page * PAGE_SIZE, handler);
 }
 
 /* ---- The same ---- */
@@ -272,11 +288,11 @@ static bool is_accessed_bit(size_t address, uint8_t x, uint8_t y)
 static void check_same_pages(struct cpu_rig *a, struct cpu_rig *b, struct cpu_rig *written)
 {
     FOR_EACH_WRITTEN_PAGE(written, page)
-        for (size_t i = page * PAGE_SIZE; i < (page + 1) * PAGE_SIZE; i++) {
-            if (a->ram[i] != b->ram[i] && !is_accessed_bit(i, a->ram[i], b->ram[i]))
-                FUZZ_FAIL("memory at 0x%zx differs: 0x%x and 0x%x; at %llx", i, a->ram[i], b->ram[i],
-                          (unsigned long long)a->cpu->cpu_rip);
-        }
+    for (size_t i = page * PAGE_SIZE; i < (page + 1) * PAGE_SIZE; i++) {
+        if (a->ram[i] != b->ram[i] && !is_accessed_bit(i, a->ram[i], b->ram[i]))
+            FUZZ_FAIL("memory at 0x%zx differs: 0x%x and 0x%x; at %llx", i, a->ram[i], b->ram[i],
+                      (unsigned long long)a->cpu->cpu_rip);
+    }
 }
 
 void cpu_check_same(struct cpu_rig *a, struct cpu_rig *b, bool memory)

@@ -1,5 +1,6 @@
-/* The guest of the CPU fuzzer: descriptor tables with something of everything, page tables of all three kinds over the same
- * memory, devices that answer anything. cpu_rig_start puts all of it into a state that depends on the set-up alone. */
+/* The guest of the CPU fuzzer: descriptor tables with something of everything, page tables of all three kinds over
+ * the same memory, devices that answer anything. cpu_rig_start puts all of it into a state that depends on the
+ * set-up alone. */
 #include "tests/fuzz/cpu_rig.h"
 
 #include <stdlib.h>
@@ -61,13 +62,28 @@ static bool apic_msr_write(void *apic, uint32_t msr, uint64_t value)
     return msr < 0x8f0;
 }
 
-static uint8_t apic_get_tpr(void *apic) { return ((struct cpu_rig *)apic)->apic.tpr; }
-static void apic_set_tpr(void *apic, uint8_t tpr) { ((struct cpu_rig *)apic)->apic.tpr = tpr; }
-static uint64_t apic_get_base(void *apic) { return ((struct cpu_rig *)apic)->apic.base; }
+static uint8_t apic_get_tpr(void *apic)
+{
+    return ((struct cpu_rig *)apic)->apic.tpr;
+}
+static void apic_set_tpr(void *apic, uint8_t tpr)
+{
+    ((struct cpu_rig *)apic)->apic.tpr = tpr;
+}
+static uint64_t apic_get_base(void *apic)
+{
+    return ((struct cpu_rig *)apic)->apic.base;
+}
 
 static const struct cpu_apic_ops apic_ops = {
-    .acknowledge = apic_acknowledge, .mmio_read = apic_mmio_read, .mmio_write = apic_mmio_write, .msr_read = apic_msr_read,
-    .msr_write = apic_msr_write, .get_tpr = apic_get_tpr, .set_tpr = apic_set_tpr, .get_base = apic_get_base,
+    .acknowledge = apic_acknowledge,
+    .mmio_read = apic_mmio_read,
+    .mmio_write = apic_mmio_write,
+    .msr_read = apic_msr_read,
+    .msr_write = apic_msr_write,
+    .get_tpr = apic_get_tpr,
+    .set_tpr = apic_set_tpr,
+    .get_base = apic_get_base,
 };
 
 /* ---- Creation ---- */
@@ -91,7 +107,8 @@ static void create(struct cpu_rig *rig, const char *model)
     rig->cpu = cpu_create(0, rig->model, &interp_engine, rig->mem, rig->ports, &rig->clock, &err);
     fuzz_need(rig->cpu != NULL, &err);
     rig->ram = physmem_ram_pointer(rig->mem, 0, CPU_RAM);
-    /* Held as pages with code for good: a REP that overwrites itself is then seen after each element however it is run. */
+    /* Held as pages with code for good: a REP that overwrites itself is then seen after each element however it is
+     * run. */
     for (gpa_t gpa = CPU_CODE; gpa < CPU_STACK; gpa += PAGE_SIZE)
         physmem_code_acquire(rig->mem, gpa);
 }
@@ -99,8 +116,12 @@ static void create(struct cpu_rig *rig, const char *model)
 /* Kept until the process ends: creation costs a thousand times what an input costs. */
 struct cpu_rig *cpu_rig_get(unsigned model, bool other)
 {
-    static const char *const models[CPU_MODELS] = { /* without random numbers: inputs must be repeatable */
-        "max,-rdrand,-rdseed", "qemu64", "x86-64-v2", "max,-avx,-smep,-pcid,-pku,-umip,-rdrand,-rdseed",
+    static const char *const models[CPU_MODELS] = {
+        /* without random numbers: inputs must be repeatable */
+        "max,-rdrand,-rdseed",
+        "qemu64",
+        "x86-64-v2",
+        "max,-avx,-smep,-pcid,-pku,-umip,-rdrand,-rdseed",
     };
     static struct cpu_rig *rigs[CPU_MODELS][2];
     struct cpu_rig **rig = &rigs[model % CPU_MODELS][other];
@@ -115,7 +136,15 @@ struct cpu_rig *cpu_rig_get(unsigned model, bool other)
 /* ---- Memory ---- */
 
 /* Page-table bits (SDM Vol. 3A table 4-20). */
-enum { PTE_P = 1 << 0, PTE_RW = 1 << 1, PTE_US = 1 << 2, PTE_A = 1 << 5, PTE_D = 1 << 6, PTE_G = 1 << 8, PTE_PKEY_SHIFT = 59 };
+enum {
+    PTE_P = 1 << 0,
+    PTE_RW = 1 << 1,
+    PTE_US = 1 << 2,
+    PTE_A = 1 << 5,
+    PTE_D = 1 << 6,
+    PTE_G = 1 << 8,
+    PTE_PKEY_SHIFT = 59
+};
 #define PTE_XD (1ull << 63)
 
 static void put(struct cpu_rig *rig, gpa_t gpa, uint64_t value, unsigned size)
@@ -136,30 +165,33 @@ static void clear_memory(struct cpu_rig *rig)
 
 static const uint64_t gdt[] = {
     0,
-    0x00cf9b000000ffff,     /* 08 code 32, DPL 0 */
-    0x00cf93000000ffff,     /* 10 data, DPL 0 */
-    0x00af9b000000ffff,     /* 18 code 64, DPL 0 */
-    0x00cffb000000ffff,     /* 20 code 32, DPL 3 */
-    0x00cff3000000ffff,     /* 28 data, DPL 3 */
-    0x00affb000000ffff,     /* 30 code 64, DPL 3 */
-    0x0000890030000fff, 0,  /* 38 TSS at 0x3000, long enough for an I/O bitmap */
-    0x00cf13000000ffff,     /* 48 data, not present */
-    0x00cf9f000000ffff,     /* 50 conforming code 32, DPL 0 */
-    0x0000ec0000187000, 0,  /* 58 call gate, DPL 3, to 18:7000 */
-    0x00cff1000000ffff,     /* 68 data, read-only, DPL 3 */
-    0x00008200400000ff, 0,  /* 70 LDT at 0x4000 */
-    0x00cff9000000ffff,     /* 80 code 32, execute-only, DPL 3 */
-    0x000093000000ffff,     /* 88 data 16, DPL 0 */
-    0x00009b000000ffff,     /* 90 code 16, DPL 0 */
-    0x0000f3000000ffff,     /* 98 data 16, DPL 3 */
-    0x0000fb000000ffff,     /* a0 code 16, DPL 3 */
-    0x0000970000001000,     /* a8 expand-down 16 */
-    0x00c0970000000010,     /* b0 expand-down 32 */
-    0x0000e40000087000,     /* b8 16-bit call gate to 08:7000 */
-    0x0000e50000c00000,     /* c0 task gate to c8 */
-    0x000081003a00002b,     /* c8 16-bit TSS at 0x3a00 */
-    0x00ef9b000000ffff,     /* d0 code with L and D: reserved */
-    0x8000930000005fff,     /* d8 data with a high base */
+    0x00cf9b000000ffff, /* 08 code 32, DPL 0 */
+    0x00cf93000000ffff, /* 10 data, DPL 0 */
+    0x00af9b000000ffff, /* 18 code 64, DPL 0 */
+    0x00cffb000000ffff, /* 20 code 32, DPL 3 */
+    0x00cff3000000ffff, /* 28 data, DPL 3 */
+    0x00affb000000ffff, /* 30 code 64, DPL 3 */
+    0x0000890030000fff,
+    0,                  /* 38 TSS at 0x3000, long enough for an I/O bitmap */
+    0x00cf13000000ffff, /* 48 data, not present */
+    0x00cf9f000000ffff, /* 50 conforming code 32, DPL 0 */
+    0x0000ec0000187000,
+    0,                  /* 58 call gate, DPL 3, to 18:7000 */
+    0x00cff1000000ffff, /* 68 data, read-only, DPL 3 */
+    0x00008200400000ff,
+    0,                  /* 70 LDT at 0x4000 */
+    0x00cff9000000ffff, /* 80 code 32, execute-only, DPL 3 */
+    0x000093000000ffff, /* 88 data 16, DPL 0 */
+    0x00009b000000ffff, /* 90 code 16, DPL 0 */
+    0x0000f3000000ffff, /* 98 data 16, DPL 3 */
+    0x0000fb000000ffff, /* a0 code 16, DPL 3 */
+    0x0000970000001000, /* a8 expand-down 16 */
+    0x00c0970000000010, /* b0 expand-down 32 */
+    0x0000e40000087000, /* b8 16-bit call gate to 08:7000 */
+    0x0000e50000c00000, /* c0 task gate to c8 */
+    0x000081003a00002b, /* c8 16-bit TSS at 0x3a00 */
+    0x00ef9b000000ffff, /* d0 code with L and D: reserved */
+    0x8000930000005fff, /* d8 data with a high base */
 };
 
 static void make_tables(struct cpu_rig *rig, bool wide)
@@ -171,16 +203,17 @@ static void make_tables(struct cpu_rig *rig, bool wide)
     memset(rig->ram + CPU_HANDLERS, 0xcf, 0x1000); /* iret */
     if (wide) {
         for (unsigned i = 0; i < 0x800; i += 2)
-            rig->ram[CPU_HANDLERS + i] = 0x48;     /* iretq */
+            rig->ram[CPU_HANDLERS + i] = 0x48; /* iretq */
     }
     for (unsigned vector = 0; vector < 256; vector++) {
         uint64_t offset = CPU_HANDLERS + vector * 8;
-        uint64_t gate = (offset & 0xffff) | (wide ? 0x18ull : 0x08ull) << 16 | (vector % 8 == 4 ? 0xefull : 0x8eull) << 40;
+        uint64_t gate =
+            (offset & 0xffff) | (wide ? 0x18ull : 0x08ull) << 16 | (vector % 8 == 4 ? 0xefull : 0x8eull) << 40;
 
         if (vector == VECTOR_DF && wide)
-            gate |= 1ull << 32;                    /* IST1 */
+            gate |= 1ull << 32; /* IST1 */
         if (vector % 32 == 31 && !wide)
-            gate = 0x0000e50000c00000;             /* a task gate */
+            gate = 0x0000e50000c00000; /* a task gate */
         put(rig, CPU_IDT + vector * (wide ? 16 : 8), gate, 8);
     }
     put(rig, CPU_TSS + 4, CPU_STACK, wide ? 8 : 4);
@@ -191,9 +224,12 @@ static void make_tables(struct cpu_rig *rig, bool wide)
     put(rig, CPU_TSS + 102, 0x68, 2);
     cpu->gdtr = (struct table_register){ .base = CPU_GDT, .limit = sizeof(gdt) - 1 };
     cpu->idtr = (struct table_register){ .base = CPU_IDT, .limit = wide ? 0xfff : 0x7ff };
-    cpu->ldtr = (struct segment_register){ .base = CPU_LDT, .limit = 0xff, .attributes = SYS_LDT | SEG_ATTR_P, .selector = 0x70 };
-    cpu->tr = (struct segment_register){ .base = CPU_TSS, .limit = 0xfff, .attributes = SYS_TSS_BUSY | SEG_ATTR_P,
-                                         .selector = 0x38 };
+    cpu->ldtr = (struct segment_register){
+        .base = CPU_LDT, .limit = 0xff, .attributes = SYS_LDT | SEG_ATTR_P, .selector = 0x70
+    };
+    cpu->tr = (struct segment_register){
+        .base = CPU_TSS, .limit = 0xfff, .attributes = SYS_TSS_BUSY | SEG_ATTR_P, .selector = 0x38
+    };
 }
 
 static void make_real_tables(struct cpu_rig *rig)
@@ -205,11 +241,16 @@ static void make_real_tables(struct cpu_rig *rig)
 }
 
 enum {
-    TABLE_PML4 = CPU_TABLES, TABLE_PDPT = TABLE_PML4 + 0x1000, TABLE_PD = TABLE_PML4 + 0x2000, TABLE_PT = TABLE_PML4 + 0x3000,
-    TABLE_EDGE = TABLE_PML4 + 0x4000, TABLE_PAE = TABLE_PML4 + 0x5000, TABLE_PD32 = TABLE_PML4 + 0x6000,
-    TABLE_PT32 = TABLE_PML4 + 0x7000, CPU_TABLES_END = TABLE_PML4 + 0x8000,
+    TABLE_PML4 = CPU_TABLES,
+    TABLE_PDPT = TABLE_PML4 + 0x1000,
+    TABLE_PD = TABLE_PML4 + 0x2000,
+    TABLE_PT = TABLE_PML4 + 0x3000,
+    TABLE_EDGE = TABLE_PML4 + 0x4000,
+    TABLE_PAE = TABLE_PML4 + 0x5000,
+    TABLE_PD32 = TABLE_PML4 + 0x6000,
+    TABLE_PT32 = TABLE_PML4 + 0x7000,
+    CPU_TABLES_END = TABLE_PML4 + 0x8000,
 };
-
 
 /* Rights of the 4 KiB page at gpa: the system's pages belong to the supervisor, the rest to who runs. */
 static uint64_t page_rights(gpa_t gpa, bool user, bool protect, uint64_t *random)
@@ -219,7 +260,8 @@ static uint64_t page_rights(gpa_t gpa, bool user, bool protect, uint64_t *random
     if (gpa >= CPU_TABLES && gpa < CPU_TABLES_END && protect)
         return PTE_P;
     if (gpa < CPU_VARIED)
-        return rights | (user && (gpa >= CPU_STACK || gpa < CPU_GDT || (gpa >= CPU_CODE && gpa < CPU_HANDLERS)) ? PTE_US : 0);
+        return rights |
+               (user && (gpa >= CPU_STACK || gpa < CPU_GDT || (gpa >= CPU_CODE && gpa < CPU_HANDLERS)) ? PTE_US : 0);
     rights = r & (PTE_P | PTE_RW | PTE_US | PTE_A | PTE_D | PTE_G | 0x18); /* cache control too */
     if (r >> 20 & 3)
         rights |= PTE_P;
@@ -243,7 +285,7 @@ static void make_wide_paging(struct cpu_rig *rig, bool user, bool protect, uint6
     put(rig, TABLE_EDGE + 511 * 8, TABLE_PD | 7, 8);
     put(rig, TABLE_PDPT, TABLE_PD | 7, 8);
     put(rig, TABLE_PDPT + 8, protect ? 0x85 : 0x87, 8); /* 1 GiB */
-    put(rig, TABLE_PDPT + 2 * 8, 0x2087, 8);           /* 1 GiB with a reserved bit */
+    put(rig, TABLE_PDPT + 2 * 8, 0x2087, 8);            /* 1 GiB with a reserved bit */
     put(rig, TABLE_PDPT + 511 * 8, TABLE_PD | 7, 8);
     for (unsigned i = 0; i < 4; i++)
         put(rig, TABLE_PAE + i * 8, TABLE_PD | 1, 8);
@@ -262,7 +304,8 @@ static void make_paging_32(struct cpu_rig *rig, bool user, bool protect, uint64_
         put(rig, TABLE_PD32 + i * 4, i << 22 | 0x83 | (user ? PTE_US : 0), 4); /* 4 MiB with CR4.PSE */
     put(rig, TABLE_PD32 + 1023 * 4, TABLE_PT32 | 7, 4);
     for (unsigned i = 0; i < 1024; i++)
-        put(rig, TABLE_PT32 + i * 4, (uint32_t)(i * PAGE_SIZE | (uint32_t)page_rights(i * PAGE_SIZE, user, protect, random)), 4);
+        put(rig, TABLE_PT32 + i * 4,
+            (uint32_t)(i * PAGE_SIZE | (uint32_t)page_rights(i * PAGE_SIZE, user, protect, random)), 4);
 }
 
 /* ---- Registers ---- */
@@ -272,19 +315,32 @@ static uint64_t register_value(uint64_t *random)
     uint64_t r = fuzz_random(random);
 
     switch (r >> 60) {
-    case 0: return r & 0xff;
-    case 1: return (uint64_t)(int8_t)r;
-    case 2: return ((r >> 8 & 0xff) << PAGE_SHIFT) - (r & 0xf);                 /* a page's end */
-    case 3: return CPU_VARIED + (r & 0x1bffff);
-    case 4: return r & 1 ? CPU_MMIO + (r >> 8 & 0x1fff) : CPU_ROM + (r >> 8 & 0x1fff);
-    case 5: return (r & 1 ? 0x00007fffffffffffull : 0xffff800000000000ull) + (r >> 8 & 0x1f) - 16;
-    case 6: return r << 4;                                                      /* anywhere */
-    case 7: return 0xffff800000000000ull | CPU_DATA | (r & 0xfff);
-    case 8: return CPU_CODE + (r & 0xfff);
-    case 9: return 0xfffffff0 + (r & 0x1f);
-    case 10: return CPU_GDT + (r & 0x3fff);
-    case 11: return CPU_TABLES + (r & 0x7fff);
-    default: return CPU_DATA + (r & 0x3fff);
+    case 0:
+        return r & 0xff;
+    case 1:
+        return (uint64_t)(int8_t)r;
+    case 2:
+        return ((r >> 8 & 0xff) << PAGE_SHIFT) - (r & 0xf); /* a page's end */
+    case 3:
+        return CPU_VARIED + (r & 0x1bffff);
+    case 4:
+        return r & 1 ? CPU_MMIO + (r >> 8 & 0x1fff) : CPU_ROM + (r >> 8 & 0x1fff);
+    case 5:
+        return (r & 1 ? 0x00007fffffffffffull : 0xffff800000000000ull) + (r >> 8 & 0x1f) - 16;
+    case 6:
+        return r << 4; /* anywhere */
+    case 7:
+        return 0xffff800000000000ull | CPU_DATA | (r & 0xfff);
+    case 8:
+        return CPU_CODE + (r & 0xfff);
+    case 9:
+        return 0xfffffff0 + (r & 0x1f);
+    case 10:
+        return CPU_GDT + (r & 0x3fff);
+    case 11:
+        return CPU_TABLES + (r & 0x7fff);
+    default:
+        return CPU_DATA + (r & 0x3fff);
     }
 }
 
@@ -348,7 +404,8 @@ static void set_segment(struct cpu *cpu, enum segment seg, uint16_t selector)
 static void set_real_segments(struct cpu *cpu, uint32_t attributes, uint64_t *random)
 {
     for (unsigned seg = 0; seg < SEG_COUNT; seg++) {
-        uint16_t selector = seg == SEG_CS || seg == SEG_SS || fuzz_random(random) % 4 ? 0 : (uint16_t)fuzz_random(random);
+        uint16_t selector =
+            seg == SEG_CS || seg == SEG_SS || fuzz_random(random) % 4 ? 0 : (uint16_t)fuzz_random(random);
 
         cpu_set_segment(cpu, seg, selector, (uint64_t)selector << 4, 0xffff, attributes);
     }
@@ -376,18 +433,31 @@ static void set_protected_segments(struct cpu *cpu, uint16_t code, bool user, ui
             set_segment(cpu, seg, (user ? user_data : kernel_data)[r >> 8 & 7] | rpl);
         }
         if (seg >= SEG_FS && (r & 0x10) && cpu_long_mode(cpu))
-            cpu_set_segment(cpu, seg, cpu->segs[seg].selector, CPU_DATA, cpu->segs[seg].limit, cpu->segs[seg].attributes);
+            cpu_set_segment(cpu, seg, cpu->segs[seg].selector, CPU_DATA, cpu->segs[seg].limit,
+                            cpu->segs[seg].attributes);
     }
 }
 
 static void set_segments(struct cpu *cpu, const struct cpu_rig_setup *setup, bool user, uint64_t *random)
 {
     switch (setup->mode) {
-    case CPU_REAL: set_real_segments(cpu, 0x93, random); break;
-    case CPU_V86: set_real_segments(cpu, 0xf3, random); break;
-    case CPU_PROTECTED16: case CPU_COMPAT16: set_protected_segments(cpu, user ? 0xa0 : 0x90, user, random); break;
-    case CPU_PROTECTED32: case CPU_COMPAT32: set_protected_segments(cpu, user ? 0x20 : 0x08, user, random); break;
-    default: set_protected_segments(cpu, user ? 0x30 : 0x18, user, random); break;
+    case CPU_REAL:
+        set_real_segments(cpu, 0x93, random);
+        break;
+    case CPU_V86:
+        set_real_segments(cpu, 0xf3, random);
+        break;
+    case CPU_PROTECTED16:
+    case CPU_COMPAT16:
+        set_protected_segments(cpu, user ? 0xa0 : 0x90, user, random);
+        break;
+    case CPU_PROTECTED32:
+    case CPU_COMPAT32:
+        set_protected_segments(cpu, user ? 0x20 : 0x08, user, random);
+        break;
+    default:
+        set_protected_segments(cpu, user ? 0x30 : 0x18, user, random);
+        break;
     }
 }
 
@@ -410,7 +480,8 @@ static void set_control(struct cpu *cpu, const struct cpu_rig_setup *setup, bool
         cr0 |= CR0_PG;
     cpu_set_cr0(cpu, CR0_ET | (cr0 & CR0_PE));
     cpu_set_cr4(cpu, cr4 & ~(uint64_t)CR4_PCIDE);
-    cpu_set_efer(cpu, (setup->efer & cpu_efer_valid(cpu) & (EFER_SCE | EFER_NXE | EFER_AUTOIBRS)) | (wide ? EFER_LME : 0));
+    cpu_set_efer(cpu,
+                 (setup->efer & cpu_efer_valid(cpu) & (EFER_SCE | EFER_NXE | EFER_AUTOIBRS)) | (wide ? EFER_LME : 0));
     cpu_set_cr3(cpu, wide ? TABLE_PML4 : pae ? TABLE_PAE : TABLE_PD32, false);
     cpu_set_cr0(cpu, cr0);
     cpu_set_cr4(cpu, cr4);
@@ -496,7 +567,7 @@ static void wake(struct cpu_rig *rig)
 
 /* An event that means nothing: it makes REP return after each part, so that a step is short. */
 #define EVENT_NOTHING 0x80000000u
-#define LONG_REP 4096
+#define LONG_REP      4096
 
 bool cpu_rig_attend(struct cpu_rig *rig, bool long_rep)
 {

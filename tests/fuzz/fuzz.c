@@ -23,10 +23,22 @@ static uint64_t take(struct fuzz_input *input, size_t size)
     return value;
 }
 
-uint8_t fuzz_u8(struct fuzz_input *input) { return (uint8_t)take(input, 1); }
-uint16_t fuzz_u16(struct fuzz_input *input) { return (uint16_t)take(input, 2); }
-uint32_t fuzz_u32(struct fuzz_input *input) { return (uint32_t)take(input, 4); }
-uint64_t fuzz_u64(struct fuzz_input *input) { return take(input, 8); }
+uint8_t fuzz_u8(struct fuzz_input *input)
+{
+    return (uint8_t)take(input, 1);
+}
+uint16_t fuzz_u16(struct fuzz_input *input)
+{
+    return (uint16_t)take(input, 2);
+}
+uint32_t fuzz_u32(struct fuzz_input *input)
+{
+    return (uint32_t)take(input, 4);
+}
+uint64_t fuzz_u64(struct fuzz_input *input)
+{
+    return take(input, 8);
+}
 
 struct fuzz_input fuzz_bytes(struct fuzz_input *input, size_t size)
 {
@@ -58,10 +70,22 @@ void fuzz_add(struct fuzz_seed *seed, const void *data, size_t size)
     seed->size += size;
 }
 
-void fuzz_add_u8(struct fuzz_seed *seed, uint8_t value) { fuzz_add(seed, &value, sizeof(value)); }
-void fuzz_add_u16(struct fuzz_seed *seed, uint16_t value) { fuzz_add(seed, &value, sizeof(value)); }
-void fuzz_add_u32(struct fuzz_seed *seed, uint32_t value) { fuzz_add(seed, &value, sizeof(value)); }
-void fuzz_add_u64(struct fuzz_seed *seed, uint64_t value) { fuzz_add(seed, &value, sizeof(value)); }
+void fuzz_add_u8(struct fuzz_seed *seed, uint8_t value)
+{
+    fuzz_add(seed, &value, sizeof(value));
+}
+void fuzz_add_u16(struct fuzz_seed *seed, uint16_t value)
+{
+    fuzz_add(seed, &value, sizeof(value));
+}
+void fuzz_add_u32(struct fuzz_seed *seed, uint32_t value)
+{
+    fuzz_add(seed, &value, sizeof(value));
+}
+void fuzz_add_u64(struct fuzz_seed *seed, uint64_t value)
+{
+    fuzz_add(seed, &value, sizeof(value));
+}
 
 static void write_seeds(const char *folder)
 {

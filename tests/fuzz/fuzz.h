@@ -22,7 +22,7 @@ struct fuzz_seed {
 
 /* ---- A target ---- */
 
-void fuzz_setup(void);                                  /* once, before the first input */
+void fuzz_setup(void); /* once, before the first input */
 void fuzz_one(struct fuzz_input input);
 bool fuzz_make_seed(unsigned n, struct fuzz_seed *seed); /* appends valid input n; false: there are only n */
 
@@ -48,10 +48,10 @@ void fuzz_add_u64(struct fuzz_seed *seed, uint64_t value);
 
 _Noreturn void fuzz_fail(const char *file, int line, const char *format, ...) printf_like(3, 4);
 #define FUZZ_FAIL(...) fuzz_fail(__FILE__, __LINE__, __VA_ARGS__)
-#define FUZZ_CHECK(condition)               \
-    do {                                    \
-        if (!(condition))                   \
-            FUZZ_FAIL("not %s", #condition); \
+#define FUZZ_CHECK(condition)                                                                                          \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            FUZZ_FAIL("not %s", #condition);                                                                           \
     } while (0)
 /* For set-up: `result` is what filled err. */
 void fuzz_need(bool ok, const struct error *err);

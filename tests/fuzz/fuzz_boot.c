@@ -1,5 +1,5 @@
-/* -kernel, -initrd and -append: files of any content are loaded and placed, or refused with a message, in little time and
- * memory. The states in which a CPU would start are plausible.
+/* -kernel, -initrd and -append: files of any content are loaded and placed, or refused with a message, in little
+ * time and memory. The states in which a CPU would start are plausible.
  *
  * Input: u8 flags, u8 CPUs, u8 length of the command line, u16 length of the initrd, command line, initrd, kernel. */
 #include <stdio.h>
@@ -14,9 +14,9 @@
 
 enum { FLAG_INITRD = 1, FLAG_NO_UNPACK = 2, FLAG_SMALL = 4, FLAG_HIGH = 8, FLAG_MODULES = 16, FLAG_TWICE = 32 };
 
-#define LOW_RAM (48 * MIB)
+#define LOW_RAM   (48 * MIB)
 #define SMALL_RAM (2 * MIB)
-#define HIGH_RAM (4 * MIB)
+#define HIGH_RAM  (4 * MIB)
 
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static struct physmem *mem;
@@ -120,16 +120,21 @@ void fuzz_one(struct fuzz_input input)
 static struct image kernel_image(unsigned n)
 {
     switch (n) {
-    case 0: return image_elf64(true);
-    case 1: return image_elf32_multiboot();
-    case 2: return image_raw_multiboot(0x200000);
-    default: return image_bzimage((enum packing)(n - 3));
+    case 0:
+        return image_elf64(true);
+    case 1:
+        return image_elf32_multiboot();
+    case 2:
+        return image_raw_multiboot(0x200000);
+    default:
+        return image_bzimage((enum packing)(n - 3));
     }
 }
 
 bool fuzz_make_seed(unsigned n, struct fuzz_seed *seed)
 {
-    static const uint8_t variants[] = { 0, FLAG_INITRD, FLAG_INITRD | FLAG_NO_UNPACK | FLAG_HIGH, FLAG_MODULES | FLAG_TWICE };
+    static const uint8_t variants[] = { 0, FLAG_INITRD, FLAG_INITRD | FLAG_NO_UNPACK | FLAG_HIGH,
+                                        FLAG_MODULES | FLAG_TWICE };
     static const char append[] = "console=ttyS0 root=/dev/ram0 quiet";
     static const char initrd[] = "070701000000000000000000000000000000000000000000000000000000000000000000000000"
                                  "000000000000000000000000000000000b00000000TRAILER!!!\0\0\0";

@@ -1,6 +1,6 @@
 /* A CPU in any mode, with any registers and page tables, executing any bytes: no crash, no hang, the invariants of
- * cpu_check.c, and instructions that fault have done nothing. Or two CPUs, one executing cached blocks, the other single
- * instructions: they must do the same.
+ * cpu_check.c, and instructions that fault have done nothing. Or two CPUs, one executing cached blocks, the other
+ * single instructions: they must do the same.
  *
  * Input: a header (read_setup), events and pokes (counts in the header), and code. */
 #include <string.h>
@@ -11,10 +11,10 @@
 #include "tests/devices/fake_loop.h"
 #include "tests/fuzz/cpu_rig.h"
 
-#define MAX_STEPS 96
+#define MAX_STEPS        96
 #define MAX_SINGLE_STEPS 4000
-#define MAX_EVENTS 8
-#define MAX_POKES 16
+#define MAX_EVENTS       8
+#define MAX_POKES        16
 
 enum { RUN_BLOCKS = 1, RUN_LOGGED = 2, RUN_UNCHECKED = 4, RUN_BOTH = 8 };
 
@@ -25,7 +25,7 @@ struct event {
 
 struct test {
     uint8_t model, how; /* RUN_* */
-    uint16_t start; /* offset of the first instruction in its page */
+    uint16_t start;     /* offset of the first instruction in its page */
     struct cpu_rig_setup setup;
     unsigned event_count, poke_count;
     struct event events[MAX_EVENTS];
@@ -78,8 +78,8 @@ static void poke(struct cpu_rig *rig, struct fuzz_input *input)
 
 /* ---- Events ---- */
 
-/* Saved and loaded, twice: both images are the same. (What was waiting to be done for other threads is not saved, so that
- * the state before may differ.) */
+/* Saved and loaded, twice: both images are the same. (What was waiting to be done for other threads is not saved, so
+ * that the state before may differ.) */
 static void reload_state(struct cpu_rig *rig)
 {
     struct state_buffer images[3] = { 0 };
@@ -103,16 +103,39 @@ static void happen(struct cpu_rig *rig, const struct event *event)
     uint32_t argument = event->argument;
 
     switch (event->kind % 12) {
-    case 0: case 1: rig->apic.vector = argument & 0xff; cpu_event_set(cpu, CPU_EVENT_INTR); break;
-    case 2: cpu_event_set(cpu, CPU_EVENT_NMI); break;
-    case 3: cpu_event_set(cpu, CPU_EVENT_INIT); break;
-    case 4: cpu_sipi(cpu, (uint8_t)argument); break;
-    case 5: cpu_event_set(cpu, CPU_EVENT_FLUSH_TLB); break;
-    case 6: case 7: physmem_write(rig->mem, CPU_CODE + (argument & 0xfff), &argument, 4); break; /* DMA over code */
-    case 8: reload_state(rig); break;
-    case 9: physmem_set_enabled(rig->rom, argument & 1); break;
-    case 10: fake_time_advance(argument); break;
-    default: cpu_event_set(cpu, CPU_EVENT_SMI); break;
+    case 0:
+    case 1:
+        rig->apic.vector = argument & 0xff;
+        cpu_event_set(cpu, CPU_EVENT_INTR);
+        break;
+    case 2:
+        cpu_event_set(cpu, CPU_EVENT_NMI);
+        break;
+    case 3:
+        cpu_event_set(cpu, CPU_EVENT_INIT);
+        break;
+    case 4:
+        cpu_sipi(cpu, (uint8_t)argument);
+        break;
+    case 5:
+        cpu_event_set(cpu, CPU_EVENT_FLUSH_TLB);
+        break;
+    case 6:
+    case 7:
+        physmem_write(rig->mem, CPU_CODE + (argument & 0xfff), &argument, 4);
+        break; /* DMA over code */
+    case 8:
+        reload_state(rig);
+        break;
+    case 9:
+        physmem_set_enabled(rig->rom, argument & 1);
+        break;
+    case 10:
+        fake_time_advance(argument);
+        break;
+    default:
+        cpu_event_set(cpu, CPU_EVENT_SMI);
+        break;
     }
 }
 
@@ -225,7 +248,8 @@ static struct runner make_runner(const struct test *test, bool other, uint8_t ho
     return runner;
 }
 
-/* Time stands still, so that both read the same clock. Events are left out: they would have to come at the same instruction. */
+/* Time stands still, so that both read the same clock. Events are left out: they would have to come at the same
+ * instruction. */
 static void run_both(const struct test *test, struct fuzz_input input)
 {
     struct runner a = make_runner(test, false, RUN_BLOCKS, input), b = make_runner(test, true, 0, input);
@@ -288,11 +312,17 @@ bool fuzz_make_seed(unsigned n, struct fuzz_seed *seed)
     const unsigned rows_in_seed = 24;
     struct random random = { n };
     unsigned mode = n % CPU_RIG_MODES, first = n / CPU_RIG_MODES * rows_in_seed * 7 % insn_row_count;
-    enum code_size code_size = mode >= CPU_LONG ? CODE64 : mode == CPU_PROTECTED32 || mode == CPU_COMPAT32 ? CODE32 : CODE16;
+    enum code_size code_size = mode >= CPU_LONG                                  ? CODE64
+                               : mode == CPU_PROTECTED32 || mode == CPU_COMPAT32 ? CODE32
+                                                                                 : CODE16;
 
     if (n >= 200)
         return false;
-    add_header(seed, (uint8_t)(mode | (n / 8 % 3) << 3 | (n / 24 & 1) << 7), n / 8 % 4 ? RUN_BOTH : n / 32 & 1 ? RUN_BLOCKS : 0, n);
+    add_header(seed, (uint8_t)(mode | (n / 8 % 3) << 3 | (n / 24 & 1) << 7),
+               n / 8 % 4    ? RUN_BOTH
+               : n / 32 & 1 ? RUN_BLOCKS
+                            : 0,
+               n);
     for (unsigned i = 0; i < rows_in_seed; i++) {
         uint8_t bytes[GENERATED_BYTES];
         struct insn insn;

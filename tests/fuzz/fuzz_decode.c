@@ -1,6 +1,6 @@
-/* Decoder, encoder and formatter on arbitrary bytes, in all code sizes: nothing beyond `available` is read, an instruction has
- * the same length however many bytes follow it and is "truncated" while bytes of it are missing, and what can be decoded can
- * be encoded and comes back the same. */
+/* Decoder, encoder and formatter on arbitrary bytes, in all code sizes: nothing beyond `available` is read, an
+ * instruction has the same length however many bytes follow it and is "truncated" while bytes of it are missing, and
+ * what can be decoded can be encoded and comes back the same. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,7 +24,8 @@ void fuzz_setup(void)
 }
 
 /* Decodes the first `available` of the bytes, with nothing readable behind them. */
-static enum decode_status decode_bounded(const uint8_t *bytes, size_t available, enum code_size code_size, struct insn *insn)
+static enum decode_status decode_bounded(const uint8_t *bytes, size_t available, enum code_size code_size,
+                                         struct insn *insn)
 {
     memcpy(guard - available, bytes, available);
     memset(insn, 0xa5, sizeof(*insn));

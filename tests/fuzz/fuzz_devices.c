@@ -1,5 +1,5 @@
-/* A guest, a host and a user that do anything to the machine, but for CPUs: see board_rig.c. Nothing may crash, hang, leak or
- * leave timers behind, and the interrupt controllers' outputs agree with their registers. */
+/* A guest, a host and a user that do anything to the machine, but for CPUs: see board_rig.c. Nothing may crash,
+ * hang, leak or leave timers behind, and the interrupt controllers' outputs agree with their registers. */
 #include "tests/fuzz/board_rig.h"
 
 #include "base/log.h"

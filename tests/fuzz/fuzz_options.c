@@ -1,5 +1,5 @@
-/* What people and scripts write: option strings, sizes, CPU models, whole command lines. Nothing may crash, leak, or fail without
- * a message; parsing succeeds or says why.
+/* What people and scripts write: option strings, sizes, CPU models, whole command lines. Nothing may crash, leak, or
+ * fail without a message; parsing succeeds or says why.
  *
  * Input: a byte that says what the rest is. Texts end at a zero byte. */
 #include <stdlib.h>
@@ -44,11 +44,11 @@ static void check_result(int result, const struct error *err)
     if (result < 0)
         FUZZ_CHECK(err->text[0]);
 }
-#define CHECKED(call)                        \
-    do {                                     \
-        struct error err = { "" };           \
-        int result_ = (call);                \
-        check_result(result_, &err);         \
+#define CHECKED(call)                                                                                                  \
+    do {                                                                                                               \
+        struct error err = { "" };                                                                                     \
+        int result_ = (call);                                                                                          \
+        check_result(result_, &err);                                                                                   \
     } while (0)
 
 static void try_options(struct fuzz_input *input)
@@ -139,10 +139,18 @@ static void try_command_line(struct fuzz_input *input)
 void fuzz_one(struct fuzz_input input)
 {
     switch (fuzz_u8(&input) % 4) {
-    case 0: try_options(&input); break;
-    case 1: try_numbers(&input); break;
-    case 2: try_cpu_model(&input); break;
-    default: try_command_line(&input); break;
+    case 0:
+        try_options(&input);
+        break;
+    case 1:
+        try_numbers(&input);
+        break;
+    case 2:
+        try_cpu_model(&input);
+        break;
+    default:
+        try_command_line(&input);
+        break;
     }
 }
 
@@ -155,9 +163,18 @@ static const struct {
     { 0, "isa-debug-exit,iobase=0xf4,iosize=4\niobase\n" },
     { 0, "flag,noflag,flag=off,path=a,,b,number=12,size=3G\npath\n" },
     { 0, "=,==,,,a=,=b\n\n" },
-    { 1, "512M" }, { 1, "0x1000" }, { 1, "18446744073709551615" }, { 1, "16777215T" }, { 1, "1.5G" }, { 1, "kernle" },
-    { 1, "int,guest_errors,unimp,cpu_reset" }, { 1, "isa-debug-exit" },
-    { 2, "max" }, { 2, "max,-avx2,+pcid" }, { 2, "qemu64,family=6,model=1,stepping=3" }, { 2, "x86-64-v2,+avx" },
+    { 1, "512M" },
+    { 1, "0x1000" },
+    { 1, "18446744073709551615" },
+    { 1, "16777215T" },
+    { 1, "1.5G" },
+    { 1, "kernle" },
+    { 1, "int,guest_errors,unimp,cpu_reset" },
+    { 1, "isa-debug-exit" },
+    { 2, "max" },
+    { 2, "max,-avx2,+pcid" },
+    { 2, "qemu64,family=6,model=1,stepping=3" },
+    { 2, "x86-64-v2,+avx" },
     { 2, "host,-sse2,phys-bits=39,model_id=name" },
     { 3, "-m\n512M\n-nographic\n-kernel\nvmlinuz\n-initrd\ninitrd.img\n-append\nconsole=ttyS0" },
     { 3, "-smp\ncpus=1,cores=1,threads=1\n-cpu\nmax\n-accel\ninterp\n-machine\nq35,accel=tcg:interp\n-kernel\nk" },
@@ -166,8 +183,15 @@ static const struct {
     { 3, "-device\nisa-debug-exit,iobase=0xf4\n-nodefaults\n-no-user-config\n-monitor\nnone\n-vga\nnone\n-kernel\nk" },
     { 3, "-rtc\nbase=2024-01-02T03:04:05,clock=vm\n-name\nguest,process=x\n-d\nint,unimp\n-D\nlog\n-kernel\nk" },
     { 3, "-rtc\nbase=localtime,driftfix=slew\n-net\nnone\n-nic\nnone\n-parallel\nnone\n-kernel\nk" },
-    { 3, "-cpu\nhelp" }, { 3, "-machine\nhelp" }, { 3, "-device\nisa-debug-exit,help" }, { 3, "-version" }, { 3, "-help" },
-    { 3, "-kernle\nx" }, { 3, "disk.img" }, { 3, "-machine\nnone" }, { 3, "-bios\nx" },
+    { 3, "-cpu\nhelp" },
+    { 3, "-machine\nhelp" },
+    { 3, "-device\nisa-debug-exit,help" },
+    { 3, "-version" },
+    { 3, "-help" },
+    { 3, "-kernle\nx" },
+    { 3, "disk.img" },
+    { 3, "-machine\nnone" },
+    { 3, "-bios\nx" },
 };
 
 bool fuzz_make_seed(unsigned n, struct fuzz_seed *seed)

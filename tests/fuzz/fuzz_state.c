@@ -1,8 +1,8 @@
-/* Saved states of any content, loaded into every device and into a CPU: refused with a message, or accepted, and then the
- * machine runs on. A state that is refused leaves what it was loaded into alone.
+/* Saved states of any content, loaded into every device and into a CPU: refused with a message, or accepted, and
+ * then the machine runs on.
  *
- * Input: u8 which device (from CPU on: the CPU), u8 how; how & 1: the rest is the whole buffer; else how >> 1 changes to a valid
- * one, and operations. */
+ * Input: u8 which device (from CPU on: the CPU), u8 how; how & 1: the rest is the whole buffer; else how >> 1
+ * changes to a valid one, and operations. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +11,8 @@
 #include "tests/fuzz/cpu_rig.h"
 
 #define MAX_OPERATIONS 64
-#define CPU_STEPS 32
-#define CPU 0xb0
+#define CPU_STEPS      32
+#define CPU            0xb0
 
 void fuzz_setup(void)
 {
@@ -22,7 +22,9 @@ void fuzz_setup(void)
 /* The input is all there is in the buffer, allocated in its exact size. */
 static void load_raw(const struct state_table *table, void *owner, struct fuzz_input input)
 {
-    struct state_buffer buffer = { .data = malloc(input.size ? input.size : 1), .size = input.size, .capacity = input.size };
+    struct state_buffer buffer = { .data = malloc(input.size ? input.size : 1),
+                                   .size = input.size,
+                                   .capacity = input.size };
     struct error err = { "" };
 
     if (input.size)
@@ -110,7 +112,7 @@ static void add_changes(struct fuzz_seed *seed, uint64_t random)
 }
 
 #define SEEDS_EACH 4
-#define CPU_SEEDS 32
+#define CPU_SEEDS  32
 
 static bool make_cpu_seed(unsigned n, struct fuzz_seed *seed)
 {

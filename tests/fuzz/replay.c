@@ -2,8 +2,8 @@
  *
  *   fuzz_TARGET [-runs=N] [-seed=N] [-seconds=N] [FILE or FOLDER]...
  *
- * runs each file, then the target's own seeds, then up to N inputs made from a random generator: seeds with damage, and plain
- * noise. An input that crashes is left in ./crash-TARGET-SEED-NUMBER; -only=NUMBER runs just that one. */
+ * runs each file, then the target's own seeds, then up to N inputs made from a random generator: seeds with damage,
+ * and plain noise. An input that crashes is left in ./crash-TARGET-SEED-NUMBER; -only=NUMBER runs just that one. */
 #include "tests/fuzz/fuzz.h"
 
 #include <dirent.h>
@@ -18,7 +18,7 @@
 
 #define MAX_SEEDS 256
 #define MAX_NOISE 512
-#define MAX_FILE (64 * MIB)
+#define MAX_FILE  (64 * MIB)
 
 struct options {
     uint64_t runs, seed, seconds, only;
@@ -113,16 +113,24 @@ static void damage(struct fuzz_seed *input, uint64_t *random)
         uint64_t r = fuzz_random(random);
 
         switch (r >> 61) {
-        case 0: input->data[at] ^= (uint8_t)(1u << (r & 7)); break;
-        case 1: input->data[at] = (uint8_t)(r & 1 ? 0xff : 0); break;
-        case 2: input->data[at] = (uint8_t)(input->data[at] + (r & 1 ? 1 : -1)); break;
+        case 0:
+            input->data[at] ^= (uint8_t)(1u << (r & 7));
+            break;
+        case 1:
+            input->data[at] = (uint8_t)(r & 1 ? 0xff : 0);
+            break;
+        case 2:
+            input->data[at] = (uint8_t)(input->data[at] + (r & 1 ? 1 : -1));
+            break;
         case 3: { /* some bytes of itself elsewhere */
             size_t from = (r >> 8) % input->size, size = MIN(r >> 40 & 15, input->size - MAX(at, from));
 
             memmove(input->data + at, input->data + from, size);
             break;
         }
-        default: input->data[at] = (uint8_t)r; break;
+        default:
+            input->data[at] = (uint8_t)r;
+            break;
         }
     }
 }
@@ -205,8 +213,8 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < seed_count; i++)
         run_bytes(seeds[i].data, seeds[i].size);
     done = run_all_random(&options);
-    fprintf(stderr, "%s: %u seeds, %llu random inputs from seed %llu\n", options.name, seed_count, (unsigned long long)done,
-            (unsigned long long)options.seed);
+    fprintf(stderr, "%s: %u seeds, %llu random inputs from seed %llu\n", options.name, seed_count,
+            (unsigned long long)done, (unsigned long long)options.seed);
     for (unsigned i = 0; i < seed_count; i++)
         free(seeds[i].data);
     return 0;
