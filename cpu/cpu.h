@@ -144,6 +144,8 @@ struct cpu {
     uint64_t gpr[18];
     uint64_t rflags;         /* bit 1 always set */
     _Atomic uint32_t events; /* enum cpu_event */
+    /* What translated code polls: not zero if `events` changed since the vCPU's thread last looked. Set after `events`. */
+    _Atomic uint32_t attention;
     uint8_t cpl;
     uint8_t code_size;     /* enum code_size of CS, EFER.LMA */
     uint8_t privilege;     /* enum mmu_privilege for data accesses: from CPL, CR4.SMAP irrelevant (AC decides) */
@@ -181,7 +183,14 @@ struct cpu {
     const struct cpu_apic_ops *apic_ops;
     const struct cpuid_model *model; /* owned by the machine, shared by all vCPUs */
     const struct engine *engine;
-    void *engine_data; /* interp: struct interp * */
+    void *engine_data;     /* the engine's own: jit: struct jit * */
+    struct interp *interp; /* every software engine has the interpreter beneath it */
+
+    /* Vector and x87 state is in the host's registers, not in `vector`, while translated code and the C code that it calls
+     * run (that code is compiled to use general registers only). Whoever is about to call anything else parks it first:
+     * cpu_park_vectors. NULL hook: never live. */
+    bool vectors_live;
+    void (*park_vectors)(struct cpu *cpu);
 
     /* Halting: the vCPU thread sleeps here until an event that wakes it. */
     pthread_mutex_t wait_lock;
@@ -250,6 +259,14 @@ static inline bool cpu_paging(const struct cpu *cpu)
     return cpu->cr0 >> 31 & 1;
 }
 bool cpu_has(const struct cpu *cpu, enum cpu_feature feature);
+
+/* vCPU thread. Before any call to code that may use vector or x87 registers (devices, libc, the handlers of vector
+ * instructions), and before anybody looks at cpu->vector. Cheap if there is nothing to do. */
+static inline void cpu_park_vectors(struct cpu *cpu)
+{
+    if (unlikely(cpu->vectors_live))
+        cpu->park_vectors(cpu);
+}
 
 void cpu_log_state(const struct cpu *cpu, enum log_category category);
 

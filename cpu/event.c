@@ -21,6 +21,7 @@ void cpu_event_set(struct cpu *cpu, uint32_t events)
     /* Sequentially consistent on both sides (cpu_wait_for_event stores `waiting`, then reads `events`): at
      * least one of the two sees the other's store, so that no wake-up is lost. */
     atomic_fetch_or(&cpu->events, events);
+    atomic_store_explicit(&cpu->attention, 1, memory_order_release);
     if (atomic_load(&cpu->waiting)) {
         pthread_mutex_lock(&cpu->wait_lock);
         pthread_cond_signal(&cpu->wait_cond);

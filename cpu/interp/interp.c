@@ -129,12 +129,12 @@ static enum step step_instruction(struct interp *interp)
 
 enum step interp_step_no_deliver(struct cpu *cpu)
 {
-    return step_instruction(cpu->engine_data);
+    return step_instruction(cpu->interp);
 }
 
 enum step interp_step(struct cpu *cpu)
 {
-    enum step step = step_instruction(cpu->engine_data);
+    enum step step = step_instruction(cpu->interp);
     return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
 }
 
@@ -178,7 +178,7 @@ static _Thread_local struct cpu *running_cpu; /* the vCPU whose thread this is *
 
 static enum cpu_exit interp_run(struct cpu *cpu)
 {
-    struct interp *interp = cpu->engine_data;
+    struct interp *interp = cpu->interp;
     enum cpu_exit reason = CPU_EXIT_STOPPED;
 
     running_cpu = cpu;
@@ -204,7 +204,7 @@ static enum cpu_exit interp_run(struct cpu *cpu)
 enum step interp_step_block(struct cpu *cpu)
 {
     running_cpu = cpu;
-    enum step step = run_some(cpu->engine_data, false);
+    enum step step = run_some(cpu->interp, false);
     if (step == STEP_FAULT)
         step = cpu_deliver_exception(cpu);
     running_cpu = NULL;
@@ -218,7 +218,7 @@ static void map_changed(void *opaque)
     struct cpu *cpu = opaque;
     if (running_cpu == cpu) {
         mmu_flush_all(&cpu->mmu);
-        block_invalidate_all(cpu->engine_data);
+        block_invalidate_all(cpu->interp);
     }
     cpu_event_set(cpu, CPU_EVENT_FLUSH_TLB);
 }
@@ -233,14 +233,14 @@ static void queue_page_work(struct cpu *cpu, void (*fn)(struct cpu *cpu, void *o
 /* From another thread (DMA) only the page travels; the range matters for a vCPU's own stores. */
 static void drop_page_code(struct cpu *cpu, void *opaque)
 {
-    block_invalidate_range(cpu->engine_data, (gpa_t)(uintptr_t)opaque, PAGE_SIZE);
+    block_invalidate_range(cpu->interp, (gpa_t)(uintptr_t)opaque, PAGE_SIZE);
 }
 
 static void code_written(void *opaque, gpa_t gpa, uint64_t size)
 {
     struct cpu *cpu = opaque;
     if (running_cpu == cpu) {
-        block_invalidate_range(cpu->engine_data, gpa, size);
+        block_invalidate_range(cpu->interp, gpa, size);
         return;
     }
     for (gpa_t page = gpa & PAGE_MASK; page < gpa + size; page += PAGE_SIZE)
@@ -287,7 +287,7 @@ static int interp_create(struct cpu *cpu, struct error *err)
     interp->cpu = cpu;
     interp->arena = arena.base;
     interp->arena_size = arena.size;
-    cpu->engine_data = interp;
+    cpu->interp = interp;
     physmem_add_listener(cpu->physmem, &(struct physmem_listener){ .map_changed = map_changed,
                                                                    .code_written = code_written,
                                                                    .write_tracking = write_tracking,
@@ -297,18 +297,18 @@ static int interp_create(struct cpu *cpu, struct error *err)
 
 static void interp_destroy(struct cpu *cpu)
 {
-    struct interp *interp = cpu->engine_data;
+    struct interp *interp = cpu->interp;
 
     physmem_remove_listener(cpu->physmem, cpu);
     block_invalidate_all(interp); /* releases its pages */
     host_memory_free(&(struct host_region){ .base = interp->arena, .size = interp->arena_size, .fd = -1 });
     interp_free(interp);
-    cpu->engine_data = NULL;
+    cpu->interp = NULL;
 }
 
 static void interp_flush(struct cpu *cpu)
 {
-    block_invalidate_all(cpu->engine_data);
+    block_invalidate_all(cpu->interp);
 }
 
 const struct engine interp_engine = {

@@ -150,7 +150,7 @@ static enum step step_checked(struct cpu_rig *rig, struct cpu_snapshot *snapshot
     step = interp_step_no_deliver(cpu);
     if (step == STEP_FAULT) {
         /* Of a fetch that has faulted, the handler is that of some earlier instruction: then less is checked. */
-        const struct insn_row *row = ((struct interp *)cpu->engine_data)->single->ops[0].insn.row;
+        const struct insn_row *row = cpu->interp->single->ops[0].insn.row;
 
         cpu_snapshot_check(snapshot, rig, row ? row->handler : HANDLER_COUNT);
         step = cpu_deliver_exception(cpu);
