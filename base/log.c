@@ -83,7 +83,7 @@ void log_print_categories(void)
         printf("%-14s %s\n", categories[i].name, categories[i].help);
 }
 
-void log_vprint(enum log_category category, const char *format, ...)
+void log_print(enum log_category category, const char *format, ...)
 {
     va_list args;
 

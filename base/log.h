@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/types.h"
+#include "base/vector_guard.h"
 
 enum log_category {
 #define LOG_CATEGORY(name, help) LOG_##name,
@@ -26,7 +27,10 @@ int log_parse_mask(const char *list, uint32_t *mask, struct error *err);
 int log_set_file(const char *path, struct error *err);
 void log_print_categories(void); /* to stdout, for -d help */
 
-void log_vprint(enum log_category category, const char *format, ...) printf_like(2, 3);
+/* Prints, whether the category is enabled or not. A macro, like log_warn, so that the guest's vector registers are put
+ * away before stdio can meet them (vector_guard.h). */
+#define log_vprint(category, ...) (vector_guard(), log_print(category, __VA_ARGS__))
+void log_print(enum log_category category, const char *format, ...) printf_like(2, 3);
 #define log_event(category, ...)                                                                                       \
     do {                                                                                                               \
         if (log_enabled(LOG_##category))                                                                               \
@@ -44,6 +48,7 @@ void log_warn_site(struct log_site *site, const char *format, ...) printf_like(2
 #define log_warn(...)                                                                                                  \
     do {                                                                                                               \
         static struct log_site site_;                                                                                  \
+        vector_guard();                                                                                                \
         log_warn_site(&site_, __VA_ARGS__);                                                                            \
     } while (0)
 

@@ -71,15 +71,39 @@ void cpu_set_apic(struct cpu *cpu, void *apic, const struct cpu_apic_ops *ops)
  * 11.4.4, 11.12.1). */
 void cpu_update_apic_page(struct cpu *cpu)
 {
-    uint64_t base = cpu->apic ? cpu->apic_ops->get_base(cpu->apic) : 0;
+    uint64_t base = cpu->apic ? cpu_apic(cpu)->get_base(cpu->apic) : 0;
     bool enabled = (base & BIT(11)) && !(base & BIT(10));
 
     mmu_set_apic_page(&cpu->mmu, enabled ? base & PAGE_MASK & (BIT(52) - 1) : ~0ull);
 }
 
+/* ---- The vCPU's thread ---- */
+
+static void park_opaque(void *opaque)
+{
+    cpu_park_vectors(opaque);
+}
+
+struct cpu *cpu_thread_enter(struct cpu *cpu)
+{
+    struct cpu *before = vector_guard_of_thread.opaque;
+
+    vector_guard_of_thread = (struct vector_guard){ .park = cpu ? park_opaque : NULL, .opaque = cpu };
+    return before;
+}
+
+void cpu_thread_leave(struct cpu *before)
+{
+    cpu_thread_enter(before);
+}
+
 enum cpu_exit cpu_run(struct cpu *cpu)
 {
-    return cpu->engine->run(cpu);
+    struct cpu *before = cpu_thread_enter(cpu);
+    enum cpu_exit reason = cpu->engine->run(cpu);
+
+    cpu_thread_leave(before);
+    return reason;
 }
 
 bool cpu_has(const struct cpu *cpu, enum cpu_feature feature)

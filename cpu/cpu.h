@@ -15,6 +15,7 @@
 #include "base/host_cpu.h"
 #include "base/log.h"
 #include "base/state.h"
+#include "base/vector_guard.h"
 #include "cpu/decode/insn.h"
 #include "mmu/mmu.h"
 
@@ -144,8 +145,9 @@ struct cpu {
     uint64_t gpr[18];
     uint64_t rflags;         /* bit 1 always set */
     _Atomic uint32_t events; /* enum cpu_event */
-    /* What translated code polls: not zero if `events` changed since the vCPU's thread last looked. Set after `events`. */
-    _Atomic uint32_t attention;
+    /* What translated code polls: 0 if `events` changed since the vCPU's thread last looked, else 1. Cleared after `events`
+     * is set. Not 0 the usual way, since a branch on 0 that is not taken is the cheapest that needs no flags (JRCXZ). */
+    _Atomic uint32_t quiet;
     uint8_t cpl;
     uint8_t code_size;     /* enum code_size of CS, EFER.LMA */
     uint8_t privilege;     /* enum mmu_privilege for data accesses: from CPL, CR4.SMAP irrelevant (AC decides) */
@@ -266,6 +268,22 @@ static inline void cpu_park_vectors(struct cpu *cpu)
 {
     if (unlikely(cpu->vectors_live))
         cpu->park_vectors(cpu);
+}
+
+/* For a call of the local APIC, which is device code. */
+static inline const struct cpu_apic_ops *cpu_apic(struct cpu *cpu)
+{
+    cpu_park_vectors(cpu);
+    return cpu->apic_ops;
+}
+
+/* Makes this thread the vCPU's, and the CPU the one that vector_guard() parks. Returns who was there before, for
+ * cpu_thread_leave. cpu_run does it; so does who steps a CPU without cpu_run. */
+struct cpu *cpu_thread_enter(struct cpu *cpu);
+void cpu_thread_leave(struct cpu *before);
+static inline bool cpu_on_own_thread(const struct cpu *cpu)
+{
+    return vector_guard_of_thread.opaque == cpu;
 }
 
 void cpu_log_state(const struct cpu *cpu, enum log_category category);

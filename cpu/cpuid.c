@@ -112,6 +112,7 @@ static regs_t leaf_1(const struct cpu *cpu)
     if ((cpu->cr4 & CR4_OSXSAVE) && model->features[FEATURE_XSAVE])
         regs.ecx |= BIT(27);
     /* APIC: follows the global enable (SDM Vol. 3A 11.4.3). */
+    vector_guard();
     if (cpu->apic && !(cpu->apic_ops->get_base(cpu->apic) & BIT(11)))
         regs.edx &= ~(uint32_t)BIT(9);
     return regs;

@@ -21,8 +21,9 @@ void cpu_event_set(struct cpu *cpu, uint32_t events)
     /* Sequentially consistent on both sides (cpu_wait_for_event stores `waiting`, then reads `events`): at
      * least one of the two sees the other's store, so that no wake-up is lost. */
     atomic_fetch_or(&cpu->events, events);
-    atomic_store_explicit(&cpu->attention, 1, memory_order_release);
+    atomic_store_explicit(&cpu->quiet, 0, memory_order_release);
     if (atomic_load(&cpu->waiting)) {
+        vector_guard(); /* of the thread that calls: maybe another vCPU's */
         pthread_mutex_lock(&cpu->wait_lock);
         pthread_cond_signal(&cpu->wait_cond);
         pthread_mutex_unlock(&cpu->wait_lock);
@@ -42,9 +43,10 @@ void cpu_sipi(struct cpu *cpu, uint8_t vector)
 
 int cpu_queue_work(struct cpu *cpu, void (*fn)(struct cpu *cpu, void *opaque), void *opaque)
 {
-    struct cpu_work *work = malloc(sizeof(*work));
-    struct cpu_work **tail;
+    struct cpu_work *work, **tail;
 
+    vector_guard();
+    work = malloc(sizeof(*work));
     if (!work)
         return -1;
     *work = (struct cpu_work){ .fn = fn, .opaque = opaque };
@@ -119,6 +121,7 @@ void cpu_wait_for_event(struct cpu *cpu)
 
     if (cpu->activity == CPU_RUNNING)
         return;
+    cpu_park_vectors(cpu);
     pthread_mutex_lock(&cpu->wait_lock);
     atomic_store(&cpu->waiting, true);
     while (!(atomic_load(&cpu->events) & wanted))
@@ -168,7 +171,7 @@ static enum step take_nmi(struct cpu *cpu)
 
 static enum step take_interrupt(struct cpu *cpu)
 {
-    int vector = cpu->apic ? cpu->apic_ops->acknowledge(cpu->apic) : -1;
+    int vector = cpu->apic ? cpu_apic(cpu)->acknowledge(cpu->apic) : -1;
 
     if (vector < 0)
         return STEP_NEXT; /* withdrawn meanwhile */
@@ -180,6 +183,7 @@ static enum step take_interrupt(struct cpu *cpu)
 /* What only concerns this emulator, not the architecture. True: leave the engine. */
 static bool take_service_events(struct cpu *cpu, uint32_t events)
 {
+    cpu_park_vectors(cpu); /* flushes and queued work may be anything */
     if (events & CPU_EVENT_FLUSH_TLB) {
         cpu_event_clear(cpu, CPU_EVENT_FLUSH_TLB);
         mmu_flush_all(&cpu->mmu);

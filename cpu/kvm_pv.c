@@ -76,6 +76,7 @@ void kvm_pv_update_clock(struct cpu *cpu)
 
     if (!(msr & 1))
         return;
+    cpu_park_vectors(cpu); /* 128-bit divisions are calls */
     time_scale(cpu->clock->tsc_khz, &info.tsc_to_system_mul, &info.tsc_shift);
     if (cpu_has(cpu, FEATURE_KVM_CLOCK_STABLE))
         info.flags = PVCLOCK_TSC_STABLE;
@@ -93,13 +94,14 @@ void kvm_pv_update_clock(struct cpu *cpu)
 /* The wall clock at time zero; written once for each request. */
 static void write_wall_clock(struct cpu *cpu, gpa_t gpa)
 {
-    uint64_t start = clock_wall_ns() - pv_now_ns(cpu);
-    struct pvclock_wall_clock wall = {
-        .seconds = (uint32_t)(start / 1000000000),
-        .nanoseconds = (uint32_t)(start % 1000000000),
-    };
+    struct pvclock_wall_clock wall;
     uint32_t version = 0;
+    uint64_t start;
 
+    cpu_park_vectors(cpu);
+    start = clock_wall_ns() - pv_now_ns(cpu);
+    wall.seconds = (uint32_t)(start / 1000000000);
+    wall.nanoseconds = (uint32_t)(start % 1000000000);
     if (!physmem_read(cpu->physmem, gpa, &version, 4))
         return;
     wall.version = (version & ~1u) + 1;

@@ -278,11 +278,11 @@ static void set_tsc_adjust(struct cpu *cpu, uint64_t value)
 {
     uint64_t deadline = 0;
     bool armed = cpu->apic && cpu_has(cpu, FEATURE_TSC_DEADLINE) &&
-                 cpu->apic_ops->msr_read(cpu->apic, 0x6e0, &deadline) && deadline;
+                 cpu_apic(cpu)->msr_read(cpu->apic, 0x6e0, &deadline) && deadline;
 
     /* The APIC knows the TSC without the adjustment. */
     if (armed)
-        cpu->apic_ops->msr_write(cpu->apic, 0x6e0, deadline + cpu->msrs.tsc_adjust - value);
+        cpu_apic(cpu)->msr_write(cpu->apic, 0x6e0, deadline + cpu->msrs.tsc_adjust - value);
     cpu->msrs.tsc_adjust = value;
     kvm_pv_update_clock(cpu);
 }
@@ -308,13 +308,13 @@ WRITE(tsc_adjust)
 READ(apic)
 {
     (void)row;
-    return cpu->apic && cpu->apic_ops->msr_read(cpu->apic, msr, value);
+    return cpu->apic && cpu_apic(cpu)->msr_read(cpu->apic, msr, value);
 }
 
 WRITE(apic)
 {
     (void)row;
-    if (!cpu->apic || !cpu->apic_ops->msr_write(cpu->apic, msr, value))
+    if (!cpu->apic || !cpu_apic(cpu)->msr_write(cpu->apic, msr, value))
         return false;
     if (msr == 0x1b)
         cpu_update_apic_page(cpu);

@@ -410,6 +410,27 @@ static int take_D(struct settings *settings, const char *value, struct error *er
     return 0;
 }
 
+static int take_perfmap(struct settings *settings, const char *value, struct error *err)
+{
+    (void)value, (void)err;
+    settings->perf_map = true;
+    return 0;
+}
+
+static int take_jitdump(struct settings *settings, const char *value, struct error *err)
+{
+    (void)value, (void)err;
+    settings->jitdump = true;
+    return 0;
+}
+
+static int take_symbols(struct settings *settings, const char *value, struct error *err)
+{
+    (void)err;
+    settings->symbols = value;
+    return 0;
+}
+
 /* ---- The table ---- */
 
 static const struct option {

@@ -31,6 +31,8 @@ struct settings {
     bool nographic, display_none, nodefaults, no_reboot, no_shutdown;
     uint32_t log_mask;
     const char *log_file;
+    bool perf_map, jitdump; /* what names translated code for perf; see jit/jit_tools.h */
+    const char *symbols;    /* file with the guest kernel's, or NULL */
     struct string_list notes; /* what was accepted without effect: printed once the machine is up */
     struct string_list owned; /* strings made while parsing */
 };

@@ -13,6 +13,7 @@
 #include "base/options.h"
 #include "cpu/cpu.h"
 #include "frontend/command_line.h"
+#include "jit/jit.h"
 
 /* ---- Engines ---- */
 
@@ -23,9 +24,9 @@ static const struct accel {
     const char *reason;          /* why not, or a note for the user */
     const char *help;            /* NULL: not listed */
 } accels[] = {
+    { "jit", &jit_engine, NULL, "translator (default)" },
     { "interp", &interp_engine, NULL, "precise interpreter" },
     { "tcg", &interp_engine, "taken as Eidolon's own software engine (interp)", NULL },
-    { "jit", NULL, "the translator is not there yet", NULL },
     { "kvm", NULL, "not there yet", NULL },
     { "hvf", NULL, "not on Linux", NULL },
     { "whpx", NULL, "not on Linux", NULL },

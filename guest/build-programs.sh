@@ -32,13 +32,6 @@ cp "$guest_dir"/tests/* "$tree/tests/"
 gcc -m32 -march=i686 -O2 -ffreestanding -fno-stack-protector -fno-pic -nostdlib -static -Wl,--build-id=none \
     -o "$tree/tests/test32" "$guest_dir/programs/test32.c"
 gcc -O2 -static -Wl,--build-id=none -o "$tree/tests/test64" "$guest_dir/programs/test64.c" -lm
-gcc -O2 -static -Wl,--build-id=none -o "$tree/tests/bench" "$guest_dir/programs/bench.c" -lm
 
-# Every program must find its libraries inside the tree.
-libs=$tree/lib/x86_64-linux-gnu:$tree/usr/lib/x86_64-linux-gnu
-for program in openssl zstd xz lua5.4 sqlite3 perl python3.11; do
-    missing=$("$tree/lib64/ld-linux-x86-64.so.2" --library-path "$libs" --list "$tree/usr/bin/$program" 2>&1 |
-        grep -E 'not found|=> /(usr/)?lib/' || true)
-    [ -z "$missing" ] || die "$program lacks libraries in the tree: $missing"
-done
+check_libraries "$tree" usr/bin/{openssl,zstd,xz,lua5.4,sqlite3,perl,python3.11}
 pack "$tree" "$image"

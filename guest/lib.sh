@@ -63,3 +63,15 @@ make_base() {
     printf 'root:x:0:0:root:/root:/bin/sh\n' >"$1/etc/passwd"
     printf 'root:x:0:\n' >"$1/etc/group"
 }
+
+# check_libraries TREE PROGRAM...: every dynamically linked program must find its libraries inside the tree.
+check_libraries() {
+    local tree=$1 program missing libs
+    libs=$tree/lib/x86_64-linux-gnu:$tree/usr/lib/x86_64-linux-gnu
+    shift
+    for program in "$@"; do
+        missing=$("$tree/lib64/ld-linux-x86-64.so.2" --library-path "$libs" --list "$tree/$program" 2>&1 |
+            grep -E 'not found|=> /(usr/)?lib/' || true)
+        [ -z "$missing" ] || die "$program lacks libraries in the tree: $missing"
+    done
+}

@@ -280,6 +280,7 @@ void mmu_post_drop_write_tags(struct mmu *mmu, gpa_t page)
 {
     struct tlb_info *info = mmu->info;
 
+    vector_guard(); /* the caller may be another vCPU's thread */
     pthread_mutex_lock(&info->pending_lock);
     if (info->pending_count < TLB_PENDING_MAX)
         info->pending_pages[info->pending_count] = page;
@@ -296,6 +297,7 @@ void mmu_run_pending(struct mmu *mmu)
 
     if (!atomic_exchange_explicit(&info->pending, false, memory_order_acq_rel))
         return;
+    vector_guard();
     pthread_mutex_lock(&info->pending_lock);
     if (info->pending_count > TLB_PENDING_MAX) {
         tlb_drop_all_write_tags(mmu);

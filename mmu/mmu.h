@@ -51,6 +51,9 @@ struct mmu {
     /* Changes whenever what an instruction fetch would find may have changed: flushes,
      * INVLPG, CR and EFER changes. Caches keyed by virtual address compare it. */
     uint64_t exec_generation;
+    /* Changes whenever a data translation that somebody may have taken note of has gone: host addresses that were worked out
+     * before are void. (Not when an entry merely made room for another.) */
+    uint64_t data_generation;
     struct tlb_info *info;
     struct mmu_l2 *l2;
     uint8_t *no_access_page; /* PROT_NONE */

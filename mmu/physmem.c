@@ -76,6 +76,7 @@ uint64_t physmem_mmio_read(struct physmem *mem, gpa_t gpa, unsigned size)
 {
     uint64_t value = 0;
 
+    vector_guard(); /* what follows are locks and devices */
     physmem_lock(mem);
     for (unsigned done = 0; done < size;) {
         gpa_t at = gpa + done;
@@ -118,6 +119,7 @@ static void mmio_write_part(struct physmem *mem, const struct flat_hit *hit, gpa
 
 void physmem_mmio_write(struct physmem *mem, gpa_t gpa, unsigned size, uint64_t value)
 {
+    vector_guard();
     physmem_lock(mem);
     for (unsigned done = 0; done < size;) {
         gpa_t at = gpa + done;

@@ -197,6 +197,7 @@ static void bitmap_drop(struct mmu *mmu, uint64_t *bitmap, unsigned words, unsig
 void tlb_flush_local(struct mmu *mmu)
 {
     struct tlb_info *info = mmu->info;
+    mmu->data_generation++;
 
     for (unsigned array = 0; array < TLB_ARRAYS; array++)
         bitmap_drop(mmu, info->data_local[array], MMU_L1_SIZE / 64, array, data_clear);
@@ -264,6 +265,7 @@ void tlb_invalidate_page(struct mmu *mmu, gva_t gva)
     struct tlb_info *info = mmu->info;
     unsigned index = gva >> PAGE_SHIFT & (MMU_L1_SIZE - 1), exec_index = gva >> PAGE_SHIFT & (MMU_L1_EXEC_SIZE - 1);
     gva_t page = gva & PAGE_MASK;
+    mmu->data_generation++;
 
     for (unsigned array = 0; array < TLB_ARRAYS; array++)
         if (mmu->l1[array][index].tag_r == page || mmu->l1[array][index].tag_w == page)
@@ -287,6 +289,7 @@ void tlb_drop_pkeys(struct mmu *mmu, uint32_t pkeys)
 
     if (!(info->pkeys & pkeys))
         return;
+    mmu->data_generation++;
     for (unsigned array = 0; array < TLB_ARRAYS; array++) {
         for (unsigned word = 0; word < MMU_L1_SIZE / 64; word++) {
             uint64_t left = info->data_local[array][word] | info->data_global[array][word];
@@ -310,6 +313,7 @@ static void data_drop_write(struct mmu *mmu, unsigned array, unsigned index)
 void tlb_drop_write_tags(struct mmu *mmu, gpa_t page)
 {
     struct tlb_info *info = mmu->info;
+    mmu->data_generation++;
 
     page &= TLB_GPA_MASK;
     for (unsigned array = 0; array < TLB_ARRAYS; array++) {
@@ -326,6 +330,7 @@ void tlb_drop_write_tags(struct mmu *mmu, gpa_t page)
 
 void tlb_drop_all_write_tags(struct mmu *mmu)
 {
+    mmu->data_generation++;
     for (unsigned array = 0; array < TLB_ARRAYS; array++)
         for (unsigned index = 0; index < MMU_L1_SIZE; index++)
             data_drop_write(mmu, array, index);

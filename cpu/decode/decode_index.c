@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/vector_guard.h"
 #include "cpu/decode/decode_internal.h"
 
 #define MAX_LIST 64
@@ -185,7 +186,9 @@ static void build_once(void)
 
 const struct decode_index *decode_index_get(void)
 {
-    if (unlikely(!atomic_load_explicit(&index_ready, memory_order_acquire)))
+    if (unlikely(!atomic_load_explicit(&index_ready, memory_order_acquire))) {
+        vector_guard();
         pthread_once(&index_once, build_once);
+    }
     return &index_storage;
 }

@@ -138,14 +138,13 @@ enum step interp_step(struct cpu *cpu)
     return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
 }
 
-static bool attention_needed(const struct cpu *cpu)
+bool interp_attention_needed(const struct cpu *cpu)
 {
     return atomic_load_explicit(&cpu->events, memory_order_relaxed) || cpu->pending_debug || cpu->interrupt_shadow ||
            cpu->debug_shadow || cpu->activity != CPU_RUNNING;
 }
 
-/* Acts on events; false: leave the engine. Sleeps while halted. */
-static bool attend(struct cpu *cpu)
+bool interp_attend(struct cpu *cpu)
 {
     do {
         if (cpu_handle_events(cpu) == STEP_EXIT)
@@ -174,17 +173,14 @@ static enum step run_some(struct interp *interp, bool single)
     return run_block(cpu, block, &op);
 }
 
-static _Thread_local struct cpu *running_cpu; /* the vCPU whose thread this is */
-
 static enum cpu_exit interp_run(struct cpu *cpu)
 {
     struct interp *interp = cpu->interp;
     enum cpu_exit reason = CPU_EXIT_STOPPED;
 
-    running_cpu = cpu;
     for (;;) {
         bool shadow = cpu->interrupt_shadow || cpu->debug_shadow;
-        if (unlikely(attention_needed(cpu)) && !attend(cpu)) {
+        if (unlikely(interp_attention_needed(cpu)) && !interp_attend(cpu)) {
             if (cpu->activity == CPU_SHUTDOWN)
                 reason = CPU_EXIT_TRIPLE_FAULT; /* delivering the event faulted three times */
             break;
@@ -197,17 +193,16 @@ static enum cpu_exit interp_run(struct cpu *cpu)
             break;
         }
     }
-    running_cpu = NULL;
     return reason;
 }
 
 enum step interp_step_block(struct cpu *cpu)
 {
-    running_cpu = cpu;
+    struct cpu *before = cpu_thread_enter(cpu);
     enum step step = run_some(cpu->interp, false);
     if (step == STEP_FAULT)
         step = cpu_deliver_exception(cpu);
-    running_cpu = NULL;
+    cpu_thread_leave(before);
     return step;
 }
 
@@ -216,7 +211,7 @@ enum step interp_step_block(struct cpu *cpu)
 static void map_changed(void *opaque)
 {
     struct cpu *cpu = opaque;
-    if (running_cpu == cpu) {
+    if (cpu_on_own_thread(cpu)) {
         mmu_flush_all(&cpu->mmu);
         block_invalidate_all(cpu->interp);
     }
@@ -239,7 +234,7 @@ static void drop_page_code(struct cpu *cpu, void *opaque)
 static void code_written(void *opaque, gpa_t gpa, uint64_t size)
 {
     struct cpu *cpu = opaque;
-    if (running_cpu == cpu) {
+    if (cpu_on_own_thread(cpu)) {
         block_invalidate_range(cpu->interp, gpa, size);
         return;
     }
@@ -250,7 +245,7 @@ static void code_written(void *opaque, gpa_t gpa, uint64_t size)
 static void write_tracking(void *opaque, gpa_t page)
 {
     struct cpu *cpu = opaque;
-    if (running_cpu == cpu) {
+    if (cpu_on_own_thread(cpu)) {
         mmu_drop_write_tags(&cpu->mmu, page);
         return;
     }

@@ -111,6 +111,7 @@ static bool build_op(struct cpu *cpu, struct iop *op, const uint8_t *bytes, size
     op->fn = choose_handler(cpu, op, mode);
     if (log_enabled(LOG_in_asm)) {
         char text[128];
+        cpu_park_vectors(cpu);
         log_vprint(LOG_in_asm, "%016llx+%-3u %s\n", (unsigned long long)(cpu->segs[SEG_CS].base + cpu->cpu_rip), start,
                    insn_format(&op->insn, text, sizeof(text)));
     }
@@ -235,6 +236,11 @@ static block_mode_t current_mode(const struct cpu *cpu)
     if (cpu_protected(cpu) && !cpu_v86(cpu))
         mode |= BLOCK_MODE_PROTECTED;
     return mode;
+}
+
+bool interp_build(struct cpu *cpu, struct iop *op, const uint8_t *bytes, size_t available)
+{
+    return build_op(cpu, op, bytes, available, 0, current_mode(cpu));
 }
 
 static struct block **address_bucket(struct interp *interp, gpa_t gpa, block_mode_t mode)

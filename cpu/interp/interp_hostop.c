@@ -346,6 +346,7 @@ const void *hostop_prepare(struct cpu *cpu, const struct insn *insn)
     uint8_t bytes[15];
     if (!cpu_has(cpu, insn->row->feature))
         return &undefined_hostop;
+    cpu_park_vectors(cpu); /* locks, allocates */
     pthread_once(&table.once, table_create);
     if (!table.ready || !host_can_run(insn) || !make_plan(insn, &plan))
         return NULL;

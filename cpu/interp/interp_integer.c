@@ -154,6 +154,24 @@ enum step interp_div(struct cpu *cpu, const struct iop *op)
     return STEP_NEXT;
 }
 
+/* 128 by 64 bits, as magnitudes: the compiler's division of that width is a call of its library. False: the quotient does
+ * not fit into 64 bits. */
+static bool divide_signed(__int128 dividend, int64_t divisor, int64_t *quotient, int64_t *remainder)
+{
+    unsigned __int128 magnitude = dividend < 0 ? -(unsigned __int128)dividend : (unsigned __int128)dividend;
+    uint64_t d = divisor < 0 ? -(uint64_t)divisor : (uint64_t)divisor, q, r;
+    bool negative = (dividend < 0) != (divisor < 0);
+
+    if ((uint64_t)(magnitude >> 64) >= d)
+        return false;
+    __asm__("divq %4" : "=a"(q), "=d"(r) : "a"((uint64_t)magnitude), "d"((uint64_t)(magnitude >> 64)), "r"(d) : "cc");
+    if (q > BIT(63) - !negative)
+        return false;
+    *quotient = (int64_t)(negative ? -q : q);
+    *remainder = (int64_t)(dividend < 0 ? -r : r);
+    return true;
+}
+
 enum step interp_idiv(struct cpu *cpu, const struct iop *op)
 {
     uint64_t raw;
@@ -171,10 +189,8 @@ enum step interp_idiv(struct cpu *cpu, const struct iop *op)
         dividend = (__int128)((unsigned __int128)cpu->gpr[REG_RDX] << 64 | cpu->gpr[REG_RAX]);
     else
         dividend = sign_extend((cpu->gpr[REG_RDX] & mask) << size * 8 | (cpu->gpr[REG_RAX] & mask), size * 2);
-    if (divisor == -1 && dividend == (__int128)((unsigned __int128)1 << 127))
-        return step_fault(cpu, VECTOR_DE, 0);
-    __int128 quotient = dividend / divisor, remainder = dividend % divisor;
-    if (quotient != sign_extend((uint64_t)quotient, size))
+    int64_t quotient, remainder;
+    if (!divide_signed(dividend, divisor, &quotient, &remainder) || quotient != sign_extend((uint64_t)quotient, size))
         return step_fault(cpu, VECTOR_DE, 0);
     write_double(cpu, size, (uint64_t)quotient & mask, (uint64_t)remainder & mask);
     return STEP_NEXT;

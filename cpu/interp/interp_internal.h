@@ -158,6 +158,14 @@ enum step interp_step_no_deliver(struct cpu *cpu);
 /* A cached block, as the run loop does it; faults are delivered, events not looked at. */
 enum step interp_step_block(struct cpu *cpu);
 
+
+/* ---- For engines that have the interpreter beneath them ---- */
+/* Predecodes one instruction of at most `available` bytes for the mode that the CPU is in; false: truncated. It is executed
+ * by op->fn(cpu, op) with cpu_rip at it. */
+bool interp_build(struct cpu *cpu, struct iop *op, const uint8_t *bytes, size_t available);
+bool interp_attention_needed(const struct cpu *cpu);
+bool interp_attend(struct cpu *cpu); /* acts on events; false: leave the engine. Sleeps while halted */
+
 /* ---- Exceptions and interrupts (cpu/exception.c) ----
  * Delivers cpu->fault, with the double-fault rules (SDM Vol. 3A 6.15, table 6-5); cpu_rip is
  * the return address to push (faults: the instruction itself). Sets CR2 for #PF. Returns STEP_BRANCH, or

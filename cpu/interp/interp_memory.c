@@ -70,17 +70,19 @@ static bool is_apic_page(const struct cpu *cpu, gpa_t gpa)
 
 static uint64_t mmio_read(struct cpu *cpu, gpa_t gpa, unsigned size)
 {
+    cpu_park_vectors(cpu);
     if (!is_apic_page(cpu, gpa))
         return physmem_mmio_read(cpu->physmem, gpa, size);
-    return cpu->apic_ops->mmio_read(cpu->apic, (unsigned)(gpa & ~PAGE_MASK), size);
+    return cpu_apic(cpu)->mmio_read(cpu->apic, (unsigned)(gpa & ~PAGE_MASK), size);
 }
 
 static void mmio_write(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t value)
 {
+    cpu_park_vectors(cpu);
     if (!is_apic_page(cpu, gpa))
         physmem_mmio_write(cpu->physmem, gpa, size, value);
     else
-        cpu->apic_ops->mmio_write(cpu->apic, (unsigned)(gpa & ~PAGE_MASK), size, (uint32_t)value);
+        cpu_apic(cpu)->mmio_write(cpu->apic, (unsigned)(gpa & ~PAGE_MASK), size, (uint32_t)value);
 }
 
 /* The largest power of two that divides the address and fits: how a wide access meets a device. */
@@ -281,6 +283,7 @@ int op_atomic_begin(struct cpu *cpu, const struct iop *op, unsigned size, struct
     }
     access->bounced = true;
     access->host = access->bounce;
+    cpu_park_vectors(cpu); /* for the lock, and for what op_atomic_end does with it */
     pthread_mutex_lock(&split_lock);
     if (!mem_read_linear(cpu, access->gva, access->bounce, size, cpu->privilege, access->stack))
         return 0;

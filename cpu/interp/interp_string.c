@@ -325,6 +325,7 @@ static uint32_t port_read(struct cpu *cpu, uint16_t port, unsigned size)
 {
     if (unlikely(cpu->io_breakpoints))
         debug_check_io(cpu, port, size);
+    cpu_park_vectors(cpu);
     return port_space_read(cpu->ports, port, size);
 }
 
@@ -332,6 +333,7 @@ static void port_write(struct cpu *cpu, uint16_t port, unsigned size, uint32_t v
 {
     if (unlikely(cpu->io_breakpoints))
         debug_check_io(cpu, port, size);
+    cpu_park_vectors(cpu);
     port_space_write(cpu->ports, port, size, value);
 }
 

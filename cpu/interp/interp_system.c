@@ -130,7 +130,7 @@ static enum step write_cr8(struct cpu *cpu, uint64_t value)
     if (value & ~15ull)
         return general_protection(cpu);
     if (cpu->apic)
-        cpu->apic_ops->set_tpr(cpu->apic, (uint8_t)(value << 4));
+        cpu_apic(cpu)->set_tpr(cpu->apic, (uint8_t)(value << 4));
     return STEP_END;
 }
 
@@ -177,7 +177,7 @@ enum step interp_mov_from_cr(struct cpu *cpu, const struct iop *op)
         value = cpu->cr4;
         break;
     case 8:
-        value = cpu->apic ? cpu->apic_ops->get_tpr(cpu->apic) >> 4 : 0;
+        value = cpu->apic ? cpu_apic(cpu)->get_tpr(cpu->apic) >> 4 : 0;
         break;
     default:
         return undefined(cpu);

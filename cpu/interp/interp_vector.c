@@ -204,6 +204,7 @@ static enum step run_memory(struct cpu *cpu, const struct iop *op, const struct 
 
 enum step interp_vec(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     const struct hostop *hostop = op->stub;
     if (unlikely(hostop->kind == HOSTOP_UD))
         return step_fault(cpu, VECTOR_UD, 0);
@@ -234,6 +235,7 @@ enum step interp_mmx(struct cpu *cpu, const struct iop *op)
 
 enum step interp_emms(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     if (check_exception_class(cpu, op->insn.row))
         return STEP_FAULT;
     x87_set_top(&cpu->vector.fx, 0);
@@ -244,6 +246,7 @@ enum step interp_emms(struct cpu *cpu, const struct iop *op)
 /* VZEROUPPER (L = 0), VZEROALL (L = 1): registers 8 to 15 only in 64-bit mode, 16 to 31 never. */
 enum step interp_zeroupper(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     if (check_exception_class(cpu, op->insn.row))
         return STEP_FAULT;
     unsigned count = op->insn.code_size == CODE64 ? 16 : 8;
@@ -254,6 +257,7 @@ enum step interp_zeroupper(struct cpu *cpu, const struct iop *op)
 
 enum step interp_ldmxcsr(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint32_t value;
     if (check_exception_class(cpu, op->insn.row) || op_mem_read(cpu, op, &value, sizeof(value)))
         return STEP_FAULT;
@@ -265,6 +269,7 @@ enum step interp_ldmxcsr(struct cpu *cpu, const struct iop *op)
 
 enum step interp_stmxcsr(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint32_t value = cpu->vector.fx.mxcsr;
     if (check_exception_class(cpu, op->insn.row) || op_mem_write(cpu, op, &value, sizeof(value)))
         return STEP_FAULT;

@@ -257,6 +257,7 @@ static enum step without_alignment_check(struct cpu *cpu, const struct iop *op, 
 
 enum step interp_maskmov(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     if (op->insn.opcode == 0xf7) /* but MASKMOVDQU and MASKMOVQ check their quadwords */
         return maskmov_elements(cpu, op);
     return without_alignment_check(cpu, op, maskmov_elements);
@@ -264,5 +265,6 @@ enum step interp_maskmov(struct cpu *cpu, const struct iop *op)
 
 enum step interp_gather(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     return without_alignment_check(cpu, op, gather_elements);
 }

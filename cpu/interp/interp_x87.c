@@ -188,6 +188,7 @@ static enum step run_memory(struct cpu *cpu, const struct iop *op, const struct 
 
 enum step interp_x87(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     const struct hostop *hostop = op->stub;
     if (unlikely(hostop->kind == HOSTOP_UD))
         return step_fault(cpu, VECTOR_UD, 0);
@@ -204,6 +205,7 @@ enum step interp_x87(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fninit(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     if (check_exception_class(cpu, op->insn.row))
         return STEP_FAULT;
     x87_init(&cpu->vector.fx);
@@ -212,6 +214,7 @@ enum step interp_fninit(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fnclex(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     if (check_exception_class(cpu, op->insn.row))
         return STEP_FAULT;
     cpu->vector.fx.fsw &= 0x7f00;
@@ -220,6 +223,7 @@ enum step interp_fnclex(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fldcw(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint16_t value;
     if (check_exception_class(cpu, op->insn.row) || op_mem_read(cpu, op, &value, sizeof(value)))
         return STEP_FAULT;
@@ -230,6 +234,7 @@ enum step interp_fldcw(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fnstcw(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     if (check_exception_class(cpu, op->insn.row) || op_mem_write(cpu, op, &cpu->vector.fx.fcw, 2))
         return STEP_FAULT;
     return STEP_NEXT;
@@ -237,6 +242,7 @@ enum step interp_fnstcw(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fnstsw(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint16_t fsw = cpu->vector.fx.fsw;
     if (check_exception_class(cpu, op->insn.row))
         return STEP_FAULT;
@@ -250,6 +256,7 @@ enum step interp_fnstsw(struct cpu *cpu, const struct iop *op)
 /* Heeds TS only together with MP, and EM not at all (SDM Vol. 3A table 9-3). */
 enum step interp_fwait(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     (void)op;
     if ((cpu->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
         return step_fault(cpu, VECTOR_NM, 0);
@@ -367,6 +374,7 @@ static int image_linear(struct cpu *cpu, const struct iop *op, unsigned size, bo
 
 enum step interp_fldenv(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint8_t image[28];
     unsigned size = environment_size(op);
     gva_t gva;
@@ -378,6 +386,7 @@ enum step interp_fldenv(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fnstenv(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint8_t image[28];
     unsigned size = environment_size(op);
     gva_t gva;
@@ -393,6 +402,7 @@ enum step interp_fnstenv(struct cpu *cpu, const struct iop *op)
 
 enum step interp_frstor(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint8_t image[28 + 80];
     unsigned size = environment_size(op);
     gva_t gva;
@@ -407,6 +417,7 @@ enum step interp_frstor(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fnsave(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint8_t image[28 + 80];
     unsigned size = environment_size(op);
     gva_t gva;

@@ -311,6 +311,7 @@ static int fxsave_address(struct cpu *cpu, const struct iop *op, bool write, gva
 /* Bytes 464 to 511 are software's and 416 to 463 reserved: not written. */
 enum step interp_fxsave(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint8_t image[XSAVE_LEGACY_SIZE];
     gva_t gva;
     if (fxsave_address(cpu, op, true, &gva))
@@ -325,6 +326,7 @@ enum step interp_fxsave(struct cpu *cpu, const struct iop *op)
 
 enum step interp_fxrstor(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     uint8_t image[XSAVE_LEGACY_SIZE];
     gva_t gva;
     if (fxsave_address(cpu, op, false, &gva) || area_read(cpu, gva, image, sizeof(image), op_uses_stack_segment(op)))
@@ -454,21 +456,25 @@ static enum step save_compacted(struct cpu *cpu, const struct iop *op, bool supe
 
 enum step interp_xsave(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     return save_standard(cpu, op, false);
 }
 
 enum step interp_xsaveopt(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     return save_standard(cpu, op, true);
 }
 
 enum step interp_xsavec(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     return save_compacted(cpu, op, false);
 }
 
 enum step interp_xsaves(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     return save_compacted(cpu, op, true);
 }
 
@@ -578,10 +584,12 @@ static enum step restore(struct cpu *cpu, const struct iop *op, bool supervisor)
 
 enum step interp_xrstor(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     return restore(cpu, op, false);
 }
 
 enum step interp_xrstors(struct cpu *cpu, const struct iop *op)
 {
+    cpu_park_vectors(cpu);
     return restore(cpu, op, true);
 }

@@ -55,7 +55,7 @@ CASES = [
     ([*k, "-cpu", ""], ["-cpu: the argument is empty"]),
     ([*k, "-cpu", "max,phys-bits=32", "-m", "8G"], ["-m: .*32 physical address bits"]),
     (["-kernel", "/dev/urandom"], ["-kernel /dev/urandom: it is a device"]),
-    ([*k, "-d", "out_asm"], ["-d out_asm", "unknown log category"]),
+    ([*k, "-d", "warp_asm"], ["-d warp_asm", "unknown log category"]),
     ([*k, "-m", "0"], ["-m 0", "memory"]),
     ([*k, "-m", "1x"], ["-m 1x"]),
     ([*k, "-m", "-5"], ["-m -5"]),

@@ -1,6 +1,8 @@
 /* See rig.h. */
 #include "rig.h"
 
+#include "tests/common/engine.h"
+
 static const uint64_t gdt[] = {
     0,
     0x00cf9b000000ffff, /* 08 code 32, DPL 0 */
@@ -110,7 +112,7 @@ void rig_init(struct rig *rig, const char *model, enum rig_mode mode)
     rig->ports = port_space_create(&rig->lock);
     rig->model = cpuid_model_create(model, &rig->clock, 40, 1, &err);
     cr_assert(rig->model, "%s", err.text);
-    rig->cpu = cpu_create(0, rig->model, &interp_engine, rig->mem, rig->ports, &rig->clock, &err);
+    rig->cpu = cpu_create(0, rig->model, test_engine(), rig->mem, rig->ports, &rig->clock, &err);
     cr_assert(rig->cpu, "%s", err.text);
     enter_mode(rig, mode);
 }
@@ -151,5 +153,5 @@ enum step rig_execute(struct rig *rig, const void *bytes, size_t size)
 {
     cr_assert(physmem_write(rig->mem, RIG_CODE, bytes, size));
     rig->cpu->cpu_rip = RIG_CODE - (cpu_protected(rig->cpu) ? 0 : rig->cpu->segs[SEG_CS].base);
-    return interp_step_no_deliver(rig->cpu);
+    return test_step_whole(rig->cpu, 1);
 }

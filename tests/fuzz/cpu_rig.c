@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cpu/xstate.h"
+#include "tests/common/engine.h"
 #include "tests/devices/fake_loop.h"
 
 /* ---- Devices ---- */
@@ -104,7 +105,7 @@ static void create(struct cpu_rig *rig, const char *model)
     fuzz_need(!port_space_add(rig->ports, 0, 0x8000, &io_ops, rig, "io", &err), &err);
     rig->model = cpuid_model_create(model, &rig->clock, 40, 1, &err);
     fuzz_need(rig->model != NULL, &err);
-    rig->cpu = cpu_create(0, rig->model, &interp_engine, rig->mem, rig->ports, &rig->clock, &err);
+    rig->cpu = cpu_create(0, rig->model, test_engine(), rig->mem, rig->ports, &rig->clock, &err);
     fuzz_need(rig->cpu != NULL, &err);
     rig->ram = physmem_ram_pointer(rig->mem, 0, CPU_RAM);
     /* Held as pages with code for good: a REP that overwrites itself is then seen after each element however it is
@@ -519,7 +520,7 @@ static void forget(struct cpu_rig *rig)
     mmu_set_pdptes(&cpu->mmu, (const uint64_t[4]){ 0 });
     cpu->logged_msr_count = 0;
     memset(&cpu->stats, 0, sizeof(cpu->stats));
-    interp_engine.flush(cpu);
+    cpu->engine->flush(cpu);
 }
 
 void cpu_rig_start(struct cpu_rig *rig, const struct cpu_rig_setup *setup)
@@ -584,5 +585,5 @@ bool cpu_rig_attend(struct cpu_rig *rig, bool long_rep)
 
 bool cpu_rig_step(struct cpu_rig *rig)
 {
-    return cpu_rig_attend(rig, true) && interp_step(rig->cpu) != STEP_EXIT;
+    return cpu_rig_attend(rig, true) && test_step(rig->cpu) != STEP_EXIT;
 }

@@ -240,7 +240,7 @@ static void choose_place(struct insn_case *test, struct rng *rng)
 
 /* Bytes for the row; false if this attempt gave an encoding that belongs to another row. An encoding that
  * our decoder rejects is kept now and then, to see that the host rejects it too. */
-static bool generate_bytes(struct insn_case *test, struct rng *rng, struct insn *insn)
+bool generate_bytes(struct insn_case *test, struct rng *rng, struct insn *insn)
 {
     struct builder b = { .test = test, .rng = rng, .row = test->row };
 

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/host_cpu.h"
 #include "cpu/decode/row.h"
 #include "tests/insn/insn_test.h"
 
@@ -46,54 +45,6 @@ static uint64_t env_number(const char *name, uint64_t fallback)
 }
 
 /* ---- Which rows ---- */
-
-static const char *host_lacks(const struct insn_row *row)
-{
-    static const struct {
-        uint32_t leaf, subleaf;
-        uint8_t reg, bit;
-    } features[] = {
-#define EAX                                        0
-#define EBX                                        1
-#define ECX                                        2
-#define EDX                                        3
-#define FEATURE_BASE(id)                           { 0 },
-#define FEATURE(id, name, leaf, subleaf, reg, bit) { leaf, subleaf, reg, bit },
-#include "cpu/features.def"
-#undef FEATURE
-#undef EAX
-#undef EBX
-#undef ECX
-#undef EDX
-    };
-    unsigned f = row->feature;
-
-    if (!features[f].leaf || row->handler == HANDLER_nop)
-        return NULL;
-    struct cpuid_regs regs = host_cpuid(features[f].leaf, features[f].subleaf);
-    uint32_t values[] = { regs.eax, regs.ebx, regs.ecx, regs.edx };
-    if (!(values[features[f].reg] >> features[f].bit & 1))
-        return "the host lacks the feature";
-    if (row->map >= MAP_VEX_0F && row->exception_class != EXC_VEX_GPR && !native_has_avx())
-        return "the host has no AVX";
-    return NULL;
-}
-
-static const char *skip_reason(const struct run *run, const struct insn_row *row)
-{
-    const char *reason = row_excluded(row);
-    if (!reason)
-        reason = host_lacks(row);
-    if (!reason && row->feature != FEATURE_BASE && row->handler != HANDLER_nop &&
-        !emulated_has(run->emulated, row->feature))
-        reason = "the CPU model lacks the feature";
-    if (!reason &&
-        (row->handler == HANDLER_rdfsbase || row->handler == HANDLER_wrfsbase || row->handler == HANDLER_rdgsbase ||
-         row->handler == HANDLER_wrgsbase) &&
-        !native_has_fsgsbase())
-        reason = "the host's kernel does not allow it";
-    return reason;
-}
 
 static bool row_selected(const struct run *run, unsigned index)
 {
@@ -145,7 +96,7 @@ struct row_result {
 
 static void run_batch(struct run *run, unsigned count, struct row_result *r)
 {
-    struct insn_case *cases = native_cases(run->native);
+    const struct insn_case *cases = native_case(run->native, 0);
     char text[16384];
 
     native_start(run->native, count);
@@ -153,8 +104,8 @@ static void run_batch(struct run *run, unsigned count, struct row_result *r)
         emulated_run(run->emulated, &cases[i], &run->ours[i]);
     native_finish(run->native);
     for (unsigned i = 0; i < count; i++) {
-        const struct insn_result *host = &native_results(run->native)[i];
-        if (host->vector == OUTCOME_NONE)
+        const struct insn_result *host = native_result(run->native, i);
+        if (host->outcome.vector == OUTCOME_NONE)
             r->completed++;
         else
             r->faulted++;
@@ -168,7 +119,7 @@ static void run_batch(struct run *run, unsigned count, struct row_result *r)
 
 static void run_row(struct run *run, unsigned index, struct row_result *r)
 {
-    struct insn_case *cases = native_cases(run->native);
+    struct insn_case *cases = native_case(run->native, 0);
     unsigned n = 0;
 
     for (unsigned i = 0; i < run->cases; i++) {
@@ -220,7 +171,7 @@ static void run_slice(unsigned slice)
         .verbose = getenv("EIDOLON_INSN_VERBOSE"),
     };
 
-    run.native = native_create(BATCH); /* forks: before anything else has been set up */
+    run.native = native_create(&insn_native_job, BATCH); /* forks: before anything else has been set up */
     run.emulated = emulated_create();
     run.ours = calloc(BATCH, sizeof(*run.ours));
     cr_assert(run.ours);
@@ -228,7 +179,7 @@ static void run_slice(unsigned slice)
     for (unsigned i = slice; i < insn_row_count; i += SLICES) {
         if (!row_selected(&run, i))
             continue;
-        const char *reason = skip_reason(&run, &insn_rows[i]);
+        const char *reason = row_skip_reason(&insn_rows[i], emulated_model(run.emulated));
         if (reason) {
             run.total.excluded++;
             if (run.verbose)

@@ -4,10 +4,11 @@
  *   generate.c  instruction bytes for a table row
  *   operands.c  where operands lie: addresses, counts, branch targets
  *   values.c    what they hold: corner values
- *   native.c, native_run.S  the child
+ *   native.c, native_run.S  the child (also of tests/stress)
+ *   native_insn.c  what it does with a case
  *   emulate.c   the guest: 64-bit user mode, the same pages at the same addresses
- *   compare.c   what is compared and what is not
- *   excluded.def  rows that the host cannot or must not execute, with reasons
+ *   compare.c, compare_state.c  what is compared and what is not
+ *   rows.c, excluded.def  rows that the host cannot or must not execute, with reasons
  *   insn_test.c the driver
  *
  * The address space, the same in the child and in the guest:
@@ -23,9 +24,11 @@
 #define EIDOLON_TESTS_INSN_INSN_TEST_H
 
 #include "base/types.h"
+#include "tests/insn/native.h"
 
 struct insn; /* cpu/decode/insn.h is not included: its REG_* names clash with <signal.h> */
 struct insn_row;
+struct cpuid_model;
 
 /* Not at or a power of two away from powers of two, which are frequent among register values. */
 #define CODE_BASE     0x13572000ull
@@ -34,32 +37,6 @@ struct insn_row;
 #define DATA_SIZE     0x3000ull
 #define FS_BASE       (DATA_BASE + 0x400)
 #define GS_BASE       (DATA_BASE + 0xc00)
-
-/* FXSAVE image: SDM Vol. 1 table 10-2. */
-struct fx_image {
-    uint16_t fcw, fsw;
-    uint8_t ftw, reserved;
-    uint16_t fop;
-    uint64_t fip, fdp;
-    uint32_t mxcsr, mxcsr_mask;
-    uint8_t st[8][16];
-    uint8_t xmm[16][16];
-    uint8_t rest[96];
-} __attribute__((aligned(64)));
-_Static_assert(sizeof(struct fx_image) == 512, "FXSAVE image");
-
-/* Offsets are used by native_run.S. */
-struct machine_state {
-    struct fx_image fx;        /* 0; its xmm part is not used */
-    uint8_t ymm[16][32];       /* 512 */
-    uint64_t gpr[16];          /* 1024, in encoding order */
-    uint64_t rip;              /* 1152 */
-    uint64_t rflags;           /* 1160 */
-    uint64_t fs_base, gs_base; /* 1168, 1176 */
-};
-_Static_assert(offsetof(struct machine_state, ymm) == 512 && offsetof(struct machine_state, gpr) == 1024 &&
-                   offsetof(struct machine_state, rip) == 1152 && offsetof(struct machine_state, gs_base) == 1176,
-               "native_run.S");
 
 #define PATCH_MAX  2
 #define PATCH_SIZE 128
@@ -85,15 +62,9 @@ struct insn_case {
     struct machine_state state;
 };
 
-/* An execution that never came back: no vector has this number. */
-enum { OUTCOME_NONE = 0xff, OUTCOME_HANG = 0xfe, OUTCOME_DIED = 0xfd };
-
 #define CHANGE_MAX 1024
 struct insn_result {
-    uint8_t vector; /* OUTCOME_NONE: completed */
-    bool completed; /* the child got as far as writing this */
-    uint32_t error;
-    uint64_t cr2; /* if vector is #PF */
+    struct outcome outcome;
     struct machine_state state;
     /* The bytes of memory that differ from the initial contents: from `first` to `last`. */
     uint32_t change_first, change_size; /* size 0: nothing */
@@ -123,6 +94,8 @@ static inline bool rng_chance(struct rng *rng, unsigned percent)
 /* ---- generate.c ---- */
 /* A whole case from its number; false if no bytes for the row could be found. */
 bool generate_case(struct insn_case *test, const struct insn_row *row, uint64_t number);
+/* Only bytes for test->row; false if this attempt gave those of another row. Fills all of *test but patches and state. */
+bool generate_bytes(struct insn_case *test, struct rng *rng, struct insn *insn);
 
 /* ---- operands.c, values.c ---- */
 /* Fills registers and memory. May change the displacement or the immediate in bytes[], and *insn with them, so that
@@ -137,29 +110,23 @@ void memory_patch_apply(const struct insn_case *test, uint8_t *data);
 void memory_find_change(const struct insn_case *test, const uint8_t *pattern, const uint8_t *data,
                         struct insn_result *result);
 
-/* ---- native.c ---- */
-struct native;
-bool native_has_avx(void);
-bool native_has_fsgsbase(void);
-struct native *native_create(unsigned batch);
-void native_destroy(struct native *native);
-struct insn_case *native_cases(struct native *native); /* `batch` of them, shared with the child */
-struct insn_result *native_results(struct native *native);
-void native_start(struct native *native, unsigned count); /* runs cases [0, count) in the child */
-void native_finish(struct native *native);                /* waits for it */
+/* ---- native_insn.c: one instruction in the child of native.c ---- */
+extern const struct native_job insn_native_job;
+
+/* ---- rows.c ---- */
+/* Why the row is not run, neither here nor in tests/stress; NULL if it is. */
+const char *row_skip_reason(const struct insn_row *row, const struct cpuid_model *model);
 
 /* ---- emulate.c ---- */
 struct emulated;
 struct emulated *emulated_create(void);
 void emulated_destroy(struct emulated *emulated);
-bool emulated_has(const struct emulated *emulated, unsigned feature);
+const struct cpuid_model *emulated_model(const struct emulated *emulated);
 void emulated_run(struct emulated *emulated, const struct insn_case *test, struct insn_result *result);
 
 /* ---- compare.c ---- */
 /* Lists every difference in text (a line each); false if there is none. */
 bool compare_results(const struct insn_case *test, const struct insn_result *native, const struct insn_result *emulated,
                      char *text, size_t size);
-/* Why the row is not run; NULL if it is. */
-const char *row_excluded(const struct insn_row *row);
 
 #endif

@@ -1,10 +1,10 @@
-/* The host side: a forked child runs instructions, one after the other, in its own code page, and leaves the
+/* The host side: a forked child runs cases, one after the other, in its own pages, and leaves the
  * resulting state in shared memory. Faults are caught on an alternate stack and turned into a vector and a state.
  *
  * Whatever goes wrong stays in the child: it may make no system calls but those that its loop needs (seccomp), a
  * timer ends endless loops, and if it dies the parent notes the case and starts another. The variables at file scope
  * belong to the assembly and the signal handler, and are used by the child alone. */
-#include "tests/insn/insn_test.h"
+#include "tests/insn/native.h"
 
 #include <errno.h>
 #include <linux/audit.h>
@@ -25,11 +25,10 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define EXIT_THUNK    (CODE_BASE - 0x10000)
 #define TASK_SIZE_MAX 0x7ffffffff000ull
 #define HOST_MXCSR    0x1f80
 
-extern char native_exit[], native_fault_return[];
+extern char native_fault_return[];
 int native_run(void);
 
 struct machine_state native_in, native_out;
@@ -41,8 +40,8 @@ uint32_t native_host_mxcsr = HOST_MXCSR;
 struct native {
     struct shared *shared;
     size_t shared_size;
-    struct insn_case *cases;
-    struct insn_result *results;
+    const struct native_job *job;
+    uint8_t *cases, *results;
     unsigned batch;
     pid_t child;
 };
@@ -52,12 +51,12 @@ struct shared {
     sem_t start, done;
     volatile uint32_t first, count; /* what to run */
     volatile uint32_t current;      /* where the child is */
+    volatile bool completed[];      /* by case */
 };
 
 static struct {
-    uint8_t vector;
-    uint32_t error;
-    uint64_t cr2;
+    struct outcome outcome;
+    uint64_t code_base, code_size;
     unsigned case_number, last_tick;
 } caught;
 
@@ -124,18 +123,19 @@ on_signal(int signal_number, siginfo_t *info, void *context)
         __asm__ volatile("wrfsbase %0" : : "r"(native_host_fs));
     }
     if (signal_number == SIGALRM) {
-        bool stuck = caught.last_tick == caught.case_number && (uint64_t)user->gregs[REG_RIP] - CODE_BASE < PAGE_SIZE;
+        bool stuck = caught.last_tick == caught.case_number &&
+                     (uint64_t)user->gregs[REG_RIP] - caught.code_base < caught.code_size;
         caught.last_tick = caught.case_number;
         if (!stuck) {
             if (native_use_fsgsbase)
                 __asm__ volatile("wrfsbase %0" : : "r"(fs));
             return;
         }
-        caught.vector = OUTCOME_HANG;
+        caught.outcome.vector = OUTCOME_HANG;
     } else {
-        caught.vector = (uint8_t)user->gregs[REG_TRAPNO];
-        caught.error = (uint32_t)user->gregs[REG_ERR];
-        caught.cr2 = (uint64_t)user->gregs[REG_CR2];
+        caught.outcome.vector = (uint8_t)user->gregs[REG_TRAPNO];
+        caught.outcome.error = (uint32_t)user->gregs[REG_ERR];
+        caught.outcome.cr2 = (uint64_t)user->gregs[REG_CR2];
     }
     native_running = 0;
     native_out.fs_base = fs;
@@ -187,92 +187,53 @@ static void forbid_system_calls(void)
 
 /* ---- The child ---- */
 
-static uint8_t *map_fixed(uint64_t address, size_t size, int protection)
+uint8_t *native_map_file(uint64_t address, size_t size, int protection, int fd, uint64_t offset)
 {
-    void *p =
-        mmap((void *)(uintptr_t)address, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    int flags = MAP_FIXED_NOREPLACE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED | MAP_POPULATE);
+    void *p = mmap((void *)(uintptr_t)address, size, protection, flags, fd, (off_t)offset);
+
     if (p != (void *)(uintptr_t)address)
         _exit(91);
     return p;
 }
 
-static void write_exit_thunk(void)
+uint8_t *native_map(uint64_t address, size_t size, int protection)
 {
-    uint8_t *thunk = map_fixed(EXIT_THUNK, PAGE_SIZE, PROT_READ | PROT_WRITE);
-    uint64_t target = (uintptr_t)native_exit;
-    thunk[0] = 0xff; /* jmp *[rip + 2] */
-    thunk[1] = 0x25;
-    thunk[2] = 2; /* the pointer is aligned: POPF may have set AC */
-    memset(thunk + 3, 0, 3);
-    memcpy(thunk + 8, &target, 8);
-    mprotect(thunk, PAGE_SIZE, PROT_READ | PROT_EXEC);
+    return native_map_file(address, size, protection, -1, 0);
 }
 
-/* Puts the instruction, and a jump to the exit behind it if that is where it must end up. */
-static void write_code(uint8_t *code, const struct insn_case *test)
+void native_execute(const struct machine_state *in, struct machine_state *out, struct outcome *outcome)
 {
-    unsigned end = test->code_offset + test->length;
-    memset(code, 0xcc, PAGE_SIZE);
-    memcpy(code + test->code_offset, test->bytes, MIN(test->length, PAGE_SIZE - test->code_offset));
-    if (!test->branches && test->decoded && end + 5 <= PAGE_SIZE) {
-        int32_t distance = (int32_t)(EXIT_THUNK - (CODE_BASE + end + 5));
-        code[end] = 0xe9;
-        memcpy(code + end + 1, &distance, 4);
-    }
-}
-
-static void run_case(const struct insn_case *test, struct insn_result *result, uint8_t *code, uint8_t *data,
-                     const uint8_t *pattern)
-{
-    write_code(code, test);
-    memcpy(data, pattern, DATA_WRITABLE);
-    memory_patch_apply(test, data);
-    native_in = test->state;
+    native_in = *in;
     for (unsigned i = 0; i < 16; i++)
         memcpy(native_in.fx.xmm[i], native_in.ymm[i], 16);
     native_out.fs_base = native_in.fs_base;
     native_out.gs_base = native_in.gs_base;
-    caught.vector = OUTCOME_NONE;
-    caught.error = 0;
-    caught.cr2 = 0;
+    caught.outcome = (struct outcome){ .vector = OUTCOME_NONE };
     caught.case_number++;
-    if (!native_run())
-        native_out.rip = native_in.rip + test->length;
+    native_run();
     if (!native_use_avx)
         for (unsigned i = 0; i < 16; i++)
             memcpy(native_out.ymm[i], native_out.fx.xmm[i], 16);
-    uint64_t offset = native_out.rip - 1 - CODE_BASE, end = native_in.rip + test->length;
-    if (caught.vector == 14 && native_out.rip == end && end == CODE_BASE + PAGE_SIZE) /* it was the last on its page */
-        caught.vector = OUTCOME_NONE;
-    if (caught.vector == 3 && offset < PAGE_SIZE && code[offset] == 0xcc) { /* our filling: arrived there */
-        caught.vector = OUTCOME_NONE;
-        native_out.rip--;
-    }
-    result->state = native_out;
-    result->vector = caught.vector;
+    *out = native_out;
+    *outcome = caught.outcome;
     /* Linux hides from user programs what is mapped in its half: it always sets P. For us nothing is there. */
-    if (caught.vector == 14 && caught.cr2 >= TASK_SIZE_MAX)
-        caught.error &= ~1u;
-    result->error = caught.error;
-    result->cr2 = caught.vector == 14 ? caught.cr2 : 0;
-    memory_find_change(test, pattern, data, result);
-    result->completed = true;
+    if (outcome->vector == 14 && outcome->cr2 >= TASK_SIZE_MAX)
+        outcome->error &= ~1u;
+    if (outcome->vector != 14)
+        outcome->cr2 = 0;
 }
 
 static void child_main(struct native *native)
 {
-    static uint8_t pattern[DATA_SIZE];
     struct shared *shared = native->shared;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     native_use_avx = native_has_avx();
     native_use_fsgsbase = native_has_fsgsbase();
-    memory_pattern(pattern);
-    write_exit_thunk();
-    uint8_t *code = map_fixed(CODE_BASE, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
-    uint8_t *data = map_fixed(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE);
-    memcpy(data, pattern, DATA_SIZE);
-    mprotect(data + DATA_WRITABLE, DATA_SIZE - DATA_WRITABLE, PROT_READ);
+    caught.code_base = native->job->code_base;
+    caught.code_size = native->job->code_size;
+    native->job->setup();
     install_handlers();
     forbid_system_calls();
     for (;;) {
@@ -280,7 +241,8 @@ static void child_main(struct native *native)
             ;
         for (uint32_t i = shared->first; i < shared->count; i++) {
             shared->current = i;
-            run_case(&native->cases[i], &native->results[i], code, data, pattern);
+            native->job->run(native_case(native, i), native_result(native, i));
+            shared->completed[i] = true;
         }
         sem_post(&shared->done);
     }
@@ -305,19 +267,23 @@ static void start_child(struct native *native)
     }
 }
 
-struct native *native_create(unsigned batch)
+struct native *native_create(const struct native_job *job, unsigned batch)
 {
     struct native *native = calloc(1, sizeof(*native));
-    size_t cases_offset = 4096, results_offset = ALIGN_UP(cases_offset + batch * sizeof(struct insn_case), 4096);
+    size_t cases_offset = ALIGN_UP(sizeof(struct shared) + batch, 4096);
+    size_t results_offset = ALIGN_UP(cases_offset + batch * job->case_size, 4096);
 
-    native->shared_size = ALIGN_UP(results_offset + batch * sizeof(struct insn_result), 4096);
+    if (!native)
+        abort();
+    native->job = job;
+    native->shared_size = ALIGN_UP(results_offset + batch * job->result_size, 4096);
     native->shared = mmap(NULL, native->shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (native->shared == MAP_FAILED) {
         perror("mmap");
         abort();
     }
-    native->cases = (void *)((uint8_t *)native->shared + cases_offset);
-    native->results = (void *)((uint8_t *)native->shared + results_offset);
+    native->cases = (uint8_t *)native->shared + cases_offset;
+    native->results = (uint8_t *)native->shared + results_offset;
     native->batch = batch;
     start_child(native);
     return native;
@@ -331,20 +297,20 @@ void native_destroy(struct native *native)
     free(native);
 }
 
-struct insn_case *native_cases(struct native *native)
+void *native_case(struct native *native, unsigned index)
 {
-    return native->cases;
+    return native->cases + index * native->job->case_size;
 }
 
-struct insn_result *native_results(struct native *native)
+void *native_result(struct native *native, unsigned index)
 {
-    return native->results;
+    return native->results + index * native->job->result_size;
 }
 
 void native_start(struct native *native, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
-        native->results[i].completed = false;
+        native->shared->completed[i] = false;
     native->shared->first = 0;
     native->shared->count = count;
     native->shared->current = 0;
@@ -355,10 +321,9 @@ void native_start(struct native *native, unsigned count)
 static void replace_child(struct native *native)
 {
     uint32_t index = native->shared->current;
-    if (!native->results[index].completed) {
-        memset(&native->results[index], 0, sizeof(native->results[index]));
-        native->results[index].vector = OUTCOME_DIED;
-        native->results[index].completed = true;
+    if (!native->shared->completed[index]) {
+        native->job->died(native_result(native, index));
+        native->shared->completed[index] = true;
     }
     start_child(native);
     native->shared->first = index + 1;

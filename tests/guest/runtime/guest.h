@@ -116,6 +116,12 @@ struct code {
 
 /* Runs a probe; *in is completed (what the mode implies), *out is the state at the event. */
 void run(struct code code, struct regs *in, struct regs *out);
+#ifdef __x86_64__
+/* The two halves of run(), for code that is placed once and entered many times. put_code() returns the length without
+ * the INT 0x40: the next piece can be put over that. enter() begins at in->rip if it is given. */
+word put_code(word pa, struct code code);
+void enter(struct regs *in, struct regs *out);
+#endif
 /* Prints "case NAME: EVENT..."; the line stays open for say(). */
 void report(const char *name, const struct regs *in, const struct regs *out);
 /* Ends the line and restores the standard state. */

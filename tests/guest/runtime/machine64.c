@@ -234,16 +234,29 @@ static void complete(struct regs *in, word *code_page)
         in->es = UDS | 3;
 }
 
-void run(struct code code, struct regs *in, struct regs *out)
+void enter(struct regs *in, struct regs *out)
 {
     word code_page;
 
     complete(in, &code_page);
-    for (const u8 *from = code.start; from < code.end; from++)
-        FRAME8(CODE_FRAME)[in->code_at + (word)(from - code.start)] = *from;
-    in->rip = code_page + in->code_at;
+    if (!in->rip)
+        in->rip = code_page + in->code_at;
     enter_probe(in);
     __builtin_memcpy(out, &captured, sizeof(*out));
+}
+
+word put_code(word pa, struct code code)
+{
+    for (const u8 *from = code.start; from < code.end; from++)
+        FRAME8(pa)[from - code.start] = *from;
+    return (word)(code.end - code.start) - 2;
+}
+
+void run(struct code code, struct regs *in, struct regs *out)
+{
+    put_code(CODE_FRAME + in->code_at, code);
+    in->rip = 0;
+    enter(in, out);
 }
 
 void done(void)

@@ -1,0 +1,385 @@
+/* Second pass of the translator: which accesses share a check, and where a check may clobber the host's flags.
+ *
+ * Groups. Values of registers are followed through the block as (name, offset): MOV, LEA, ADD, SUB, INC, DEC, PUSH and POP by
+ * constants keep the name. Accesses at small distances of one named value form a group: the first of them checks that the
+ * whole range lies in one page that the TLB has (for writing, if any of them writes), and keeps the host address of the
+ * value; the others need no check. A check that fails leads to a translation without groups that starts at that
+ * instruction, so a group never faults, nor sets D, for an access that comes later. Nothing that can change
+ * a translation lies inside a group: calls, handlers and the end of the block end all groups (design, 6a.4).
+ *
+ * Flags. A check is XOR and CMP. Where the guest's flags are in the host's register and somebody could see them, a check may clobber them only
+ * if they can be made again: by executing CMP or TEST once more, or, for a fault or interrupt only, by working them
+ * out from operands that are still there (jit_flags.c). Otherwise the check is one that needs no flags (design, 6a.10). */
+#include "jit/jit_translate.h"
+
+/* ---- Values ---- */
+
+enum { NAME_RIP = 16, NAME_FS, NAME_GS, NAME_FIRST };
+
+struct value {
+    uint16_t name;
+    int64_t offset;
+};
+
+struct values {
+    struct value of[16];
+    uint16_t next_name;
+};
+
+static void value_new(struct values *v, unsigned reg)
+{
+    v->of[reg] = (struct value){ v->next_name++, 0 };
+}
+
+static void values_forget(struct values *v)
+{
+    for (unsigned reg = 0; reg < 16; reg++)
+        value_new(v, reg);
+}
+
+static bool is_gpr64(const struct operand *o)
+{
+    return o->kind == OPERAND_GPR && o->size == 8;
+}
+
+/* What remains known of a register after the instruction; true if *result is the new value of operand 0. */
+static bool value_of_result(const struct values *v, const struct tinsn *i, struct value *result)
+{
+    const struct insn *insn = &i->insn;
+    const struct operand *o = insn->operands;
+
+    if (!is_gpr64(&o[0]))
+        return false;
+    *result = v->of[o[0].reg];
+    switch (insn->row->handler) {
+    case HANDLER_mov:
+        if (!is_gpr64(&o[1]))
+            return false;
+        *result = v->of[o[1].reg];
+        return true;
+    case HANDLER_lea:
+        if (insn->mem.base >= 16 || insn->mem.index != REG_NONE || insn->address_size != 8)
+            return false;
+        *result = v->of[insn->mem.base];
+        result->offset += insn->mem.disp;
+        return true;
+    case HANDLER_add:
+    case HANDLER_sub:
+        if (o[1].kind != OPERAND_IMM)
+            return false;
+        result->offset += insn->row->handler == HANDLER_add ? insn->imm : -insn->imm;
+        return true;
+    case HANDLER_inc:
+        result->offset++;
+        return true;
+    case HANDLER_dec:
+        result->offset--;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void values_step(struct values *v, const struct tinsn *i)
+{
+    struct value result;
+
+    if (i->kind >= KIND_CALL) { /* control kinds that go on, and handlers */
+        values_forget(v);
+        return;
+    }
+    if ((i->kind == KIND_NATIVE || i->kind == KIND_LEA) && value_of_result(v, i, &result)) {
+        v->of[i->insn.operands[0].reg] = result;
+        return;
+    }
+    if (i->kind == KIND_LEAVE) {
+        struct value frame = v->of[REG_RBP];
+        value_new(v, REG_RBP);
+        v->of[REG_RSP] = (struct value){ frame.name, frame.offset + 8 };
+        return;
+    }
+    struct value stack = v->of[REG_RSP];
+    for (unsigned reg = 0; reg < 16; reg++)
+        if (i->writes >> reg & 1)
+            value_new(v, reg);
+    if (i->kind == KIND_PUSH)
+        v->of[REG_RSP] = (struct value){ stack.name, stack.offset - 8 };
+    else if (i->kind == KIND_POP && i->insn.operands[0].reg != REG_RSP)
+        v->of[REG_RSP] = (struct value){ stack.name, stack.offset + 8 };
+}
+
+/* ---- Groups ---- */
+
+#define GROUP_SPAN_MAX 256
+
+struct access {
+    struct value value;
+    unsigned size;
+    bool write;
+};
+
+/* The access of an instruction that could share a check. */
+static bool access_of(const struct translation *t, const struct values *v, const struct tinsn *i, struct access *a)
+{
+    const struct insn *insn = &i->insn;
+
+    switch (i->kind) {
+    case KIND_PUSH:
+        if (i->has_memory)
+            return false; /* two accesses: the stack's is checked on its own */
+        *a = (struct access){ v->of[REG_RSP], 8, true };
+        a->value.offset -= 8;
+        return true;
+    case KIND_CALL:
+        *a = (struct access){ v->of[REG_RSP], 8, true };
+        a->value.offset -= 8;
+        return true;
+    case KIND_POP:
+    case KIND_RET:
+        *a = (struct access){ v->of[REG_RSP], 8, false };
+        return true;
+    case KIND_LEAVE:
+        *a = (struct access){ v->of[REG_RBP], 8, false };
+        return true;
+    case KIND_NATIVE:
+        break;
+    default:
+        return false;
+    }
+    if (!i->has_memory || insn->address_size != 8 || insn->mem.index != REG_NONE || i->memory_size > 64)
+        return false;
+    *a = (struct access){ { 0, insn->mem.disp }, i->memory_size, i->memory_access & ACCESS_W };
+    if (insn->mem.segment >= SEG_FS) {
+        if (insn->mem.base != REG_NONE)
+            return false;
+        a->value.name = insn->mem.segment == SEG_FS ? NAME_FS : NAME_GS;
+    } else if (insn->mem.base == REG_RIP) {
+        a->value.name = NAME_RIP;
+        a->value.offset += i->page_offset + insn->length;
+    } else if (insn->mem.base < 16) {
+        a->value = v->of[insn->mem.base];
+        a->value.offset += insn->mem.disp;
+    } else {
+        return false;
+    }
+    (void)t;
+    return a->value.offset > INT32_MIN / 2 && a->value.offset < INT32_MAX / 2;
+}
+
+struct open_group {
+    uint16_t name;
+    uint8_t group;
+};
+
+static bool joins(const struct group *g, const struct access *a)
+{
+    int64_t low = MIN(g->low, a->value.offset), high = MAX(g->high, a->value.offset + a->size);
+    return high - low <= GROUP_SPAN_MAX && (g->write || !a->write);
+}
+
+static void find_groups(struct translation *t)
+{
+    struct open_group open[BLOCK_MAX_INSNS];
+    unsigned open_count = 0;
+    struct values v = { .next_name = NAME_FIRST };
+
+    t->group_count = 0;
+    for (unsigned reg = 0; reg < 16; reg++)
+        v.of[reg] = (struct value){ (uint16_t)reg, 0 };
+    for (unsigned n = 0; n < t->count; n++) {
+        struct tinsn *i = &t->insns[n];
+        struct access a;
+        if (access_of(t, &v, i, &a)) {
+            unsigned k = 0;
+            while (k < open_count && !(open[k].name == a.value.name && joins(&t->groups[open[k].group], &a)))
+                k++;
+            if (k == open_count) {
+                t->groups[t->group_count] = (struct group){ .low = (int32_t)a.value.offset,
+                                                            .high = (int32_t)a.value.offset + (int32_t)a.size,
+                                                            .first = (uint8_t)n,
+                                                            .write = a.write };
+                open[open_count++] = (struct open_group){ a.value.name, (uint8_t)t->group_count++ };
+            }
+            struct group *g = &t->groups[open[k].group];
+            g->low = MIN(g->low, (int32_t)a.value.offset);
+            g->high = MAX(g->high, (int32_t)a.value.offset + (int32_t)a.size);
+            g->last = (uint8_t)n;
+            g->count++;
+            i->group = open[k].group;
+            i->group_offset = (int32_t)a.value.offset;
+            if (a.write && !g->write) /* cannot be: joins() */
+                g->write = true;
+        }
+        values_step(&v, i);
+        if (i->kind >= KIND_CALL)
+            open_count = 0;
+    }
+}
+
+/* A0 goes to the groups with most accesses whose ranges do not overlap; others keep their address in memory, if that pays. */
+static void place_groups(struct translation *t)
+{
+    bool done[BLOCK_MAX_INSNS] = { false };
+    unsigned slots = 0;
+
+    for (unsigned round = 0; round < t->group_count; round++) {
+        unsigned best = t->group_count;
+        for (unsigned g = 0; g < t->group_count; g++)
+            if (!done[g] && (best == t->group_count || t->groups[g].count > t->groups[best].count))
+                best = g;
+        struct group *g = &t->groups[best];
+        done[best] = true;
+        g->slot = NO_SLOT;
+        if (g->count < 2)
+            continue;
+        bool free = true;
+        for (unsigned other = 0; other < t->group_count; other++) {
+            const struct group *o = &t->groups[other];
+            if (other != best && done[other] && o->count >= 2 && o->slot == NO_SLOT && o->first <= g->last &&
+                g->first <= o->last)
+                free = false;
+        }
+        if (free)
+            continue;
+        if (slots < ADDEND_SLOTS)
+            g->slot = (uint8_t)slots++;
+        else
+            g->count = 1;
+    }
+}
+
+static void drop_single_groups(struct translation *t)
+{
+    for (unsigned n = 0; n < t->count; n++) {
+        struct tinsn *i = &t->insns[n];
+        if (i->group == NO_SLOT)
+            continue;
+        if (t->groups[i->group].count < 2)
+            i->group = NO_SLOT;
+        else
+            i->group_leader = t->groups[i->group].first == n;
+    }
+}
+
+/* ---- Flags ---- */
+
+/* The registers from which the flags that the instruction left can be worked out as long as they are unchanged; 0: they cannot. */
+static uint16_t replay_registers(const struct tinsn *i)
+{
+    const struct operand *o = i->insn.operands;
+
+    if (i->kind != KIND_NATIVE || i->has_memory || o[0].kind != OPERAND_GPR)
+        return 0;
+    bool immediate = o[1].kind == OPERAND_IMM;
+    switch (i->insn.row->handler) {
+    case HANDLER_cmp:
+    case HANDLER_test:
+        if (!immediate && o[1].kind != OPERAND_GPR)
+            return 0;
+        return i->reads;
+    case HANDLER_and:
+    case HANDLER_or:
+    case HANDLER_xor:
+        return (uint16_t)(1u << o[0].reg);
+    case HANDLER_add:
+    case HANDLER_sub:
+        if (immediate)
+            return (uint16_t)(1u << o[0].reg);
+        if (o[1].kind != OPERAND_GPR || o[1].reg == o[0].reg)
+            return 0;
+        return (uint16_t)(1u << o[0].reg | 1u << o[1].reg);
+    default:
+        return 0;
+    }
+}
+
+static bool can_execute_again(const struct tinsn *i)
+{
+    unsigned handler = i->insn.row->handler;
+
+    if (handler != HANDLER_cmp && handler != HANDLER_test)
+        return false;
+    for (unsigned reg = 0; reg < 16; reg++)
+        if ((i->reads >> reg & 1) && !is_pinned(reg))
+            return false;
+    return !i->high_byte;
+}
+
+static bool needs_flags(const struct tinsn *i)
+{
+    if (i->flags_read || (i->flags_changed && i->flags_set != FLAGS_ARITH))
+        return true;
+    return i->kind >= KIND_JCC; /* exits, calls and handlers */
+}
+
+/* May a check before instruction `at` clobber the flags that `source` left? */
+static bool clobber_allowed(const struct translation *t, unsigned at, unsigned source, uint16_t registers)
+{
+    bool again = can_execute_again(&t->insns[source]);
+
+    for (unsigned n = at; n < t->count; n++) {
+        const struct tinsn *i = &t->insns[n];
+        if (needs_flags(i))
+            return again;
+        if (i->flags_set == FLAGS_ARITH)
+            return true;
+        if (i->writes & registers)
+            return again;
+    }
+    return again;
+}
+
+static bool has_own_check(const struct tinsn *i)
+{
+    bool stack = i->kind == KIND_PUSH || i->kind == KIND_POP || i->kind == KIND_LEAVE || i->kind == KIND_CALL ||
+                 i->kind == KIND_RET || i->kind == KIND_CALL_INDIRECT;
+    if (i->kind == KIND_HELPER || i->kind == KIND_HELPER_END)
+        return false;
+    if (i->has_memory && (i->kind == KIND_PUSH || i->kind == KIND_CALL_INDIRECT))
+        return true;
+    return (stack || i->has_memory) && (i->group == NO_SLOT || i->group_leader);
+}
+
+static void plan_flags(struct translation *t)
+{
+    bool in_host = true;
+    unsigned source = 0;
+    uint16_t registers = 0; /* not 0: `source` can be worked out */
+
+    for (unsigned n = 0; n < t->count; n++) {
+        struct tinsn *i = &t->insns[n];
+        if (has_own_check(i)) {
+            if (!in_host)
+                i->can_clobber = true;
+            else if (registers && clobber_allowed(t, n, source, registers)) {
+                i->can_clobber = true;
+                in_host = false;
+            }
+        }
+        i->flags_source = in_host ? 0 : (uint8_t)(source + 1);
+        if (!in_host && (needs_flags(i) || (i->flags_set != FLAGS_ARITH && (i->writes & registers)))) {
+            i->restore_flags = true;
+            in_host = true;
+        }
+        if (i->flags_set == FLAGS_ARITH) {
+            in_host = true;
+            source = n;
+            registers = replay_registers(i);
+        } else if (i->flags_changed || i->kind >= KIND_CALL || (i->writes & registers)) {
+            registers = 0;
+        }
+    }
+    t->stale_at_end = !in_host;
+    t->stale_source = (uint8_t)source;
+}
+
+void translation_analyse(struct translation *t)
+{
+    t->group_count = 0;
+    if (t->code64 && !(t->mode & MODE_NO_GROUPS)) {
+        find_groups(t);
+        place_groups(t);
+        drop_single_groups(t);
+    }
+    plan_flags(t);
+}

@@ -1,0 +1,267 @@
+/* Code memory and the records of translations.
+ *
+ * One region holds hot code (growing up, behind the thunks) and cold code (growing down from the end in pieces: the cold emitter
+ * starts at the middle); it is mapped twice, so that nothing is writable and executable at one address. When a half is full all
+ * is dropped at once, which only happens when no code of it will be resumed: memory is bounded, and reuse waits until nothing
+ * can return into it (design, 6a.6).
+ *
+ * A page of guest memory that holds translated bytes is acquired before they are read, so that writes to it are told.
+ * vCPU thread only. */
+#include "jit/jit_internal.h"
+
+/* ---- Memory ---- */
+
+void jit_cache_carve(struct jit *jit)
+{
+    ptrdiff_t delta = jit->code.execute - jit->code.write;
+
+    jit->hot = (struct emitter){ jit->code.write + jit->code.thunks_size, delta };
+    jit->cold = (struct emitter){ jit->code.write + jit->code.size / 2, delta };
+}
+
+void *jit_arena_take(struct jit *jit, size_t size)
+{
+    void *memory = jit->arena + jit->arena_used;
+
+    jit->arena_used += ALIGN_UP(size, 64);
+    return memory;
+}
+
+bool jit_cache_has_room(const struct jit *jit)
+{
+    const uint8_t *middle = jit->code.write + jit->code.size / 2, *end = jit->code.write + jit->code.size;
+
+    return jit->hot.p + BLOCK_HOT_MAX < middle && jit->cold.p + BLOCK_COLD_MAX < end &&
+           jit->arena_used + 16 * KIB < jit->arena_size && jit->site_count + 4 * BLOCK_MAX_INSNS < SITES_MAX &&
+           jit->block_count + 1 < jit->code.size / 64;
+}
+
+/* ---- Look-up ---- */
+
+static struct jit_block **address_bucket(struct jit *jit, gpa_t gpa, jit_mode_t mode)
+{
+    return &jit->by_address[(gpa ^ gpa >> 15 ^ (uint64_t)mode << 6) % BLOCK_BUCKETS];
+}
+
+struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode)
+{
+    struct jit_block *block = *address_bucket(jit, gpa, mode);
+
+    while (block && (block->gpa != gpa || block->mode != mode))
+        block = block->next_by_address;
+    return block;
+}
+
+static struct code_page **page_link(struct jit *jit, gpa_t gpa)
+{
+    struct code_page **link = &jit->pages[(gpa >> PAGE_SHIFT) % PAGE_BUCKETS];
+
+    while (*link && (*link)->page != (gpa & PAGE_MASK))
+        link = &(*link)->next;
+    return link;
+}
+
+void jit_page_acquire(struct jit *jit, gpa_t gpa)
+{
+    struct code_page **link = page_link(jit, gpa);
+
+    if (*link)
+        return;
+    struct code_page *page = jit->free_pages;
+    if (page)
+        jit->free_pages = page->next;
+    else
+        page = jit_arena_take(jit, sizeof(*page));
+    *page = (struct code_page){ .page = gpa & PAGE_MASK };
+    *link = page;
+    physmem_code_acquire(jit->cpu->physmem, page->page);
+}
+
+void jit_page_release_if_empty(struct jit *jit, gpa_t gpa)
+{
+    struct code_page **link = page_link(jit, gpa), *page = *link;
+
+    if (!page || page->blocks)
+        return;
+    *link = page->next;
+    physmem_code_release(jit->cpu->physmem, page->page);
+    page->next = jit->free_pages;
+    jit->free_pages = page;
+}
+
+void jit_block_insert(struct jit *jit, struct jit_block *block)
+{
+    struct jit_block **bucket = address_bucket(jit, block->gpa, block->mode);
+    struct code_page *page = *page_link(jit, block->gpa);
+
+    block->next_by_address = *bucket;
+    *bucket = block;
+    block->next_in_page = page->blocks;
+    page->blocks = block;
+    jit->by_code[jit->block_count++] = block;
+}
+
+struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc)
+{
+    uint64_t offset = (uint64_t)(pc - jit->code.execute);
+    uint32_t low = 0, high = jit->block_count;
+
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (jit->by_code[middle]->hot + jit->by_code[middle]->hot_size <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == jit->block_count || offset < jit->by_code[low]->hot)
+        return NULL;
+    return jit->by_code[low];
+}
+
+/* ---- Links ---- */
+
+static void patch(struct jit *jit, uint32_t place, uint32_t target)
+{
+    emit_patch_rel32(jit->code.write + place, jit->hot.delta, jit->code.execute + target);
+}
+
+void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
+{
+    patch(jit, link->patch, target->entry);
+    link->target = target;
+    link->next_to_target = target->incoming;
+    target->incoming = link;
+    jit->stats.links++;
+}
+
+static void unlink_incoming(struct jit *jit, struct jit_block *block)
+{
+    for (struct link *link = block->incoming; link; link = link->next_to_target) {
+        patch(jit, link->patch, link->stub);
+        link->target = NULL;
+    }
+    block->incoming = NULL;
+}
+
+static void unlink_outgoing(struct jit_block *block)
+{
+    for (unsigned n = 0; n < block->link_count; n++) {
+        struct link *link = &block->links[n];
+        if (!link->target)
+            continue;
+        struct link **at = &link->target->incoming;
+        while (*at && *at != link)
+            at = &(*at)->next_to_target;
+        if (*at)
+            *at = link->next_to_target;
+        link->target = NULL;
+    }
+}
+
+/* ---- Invalidation ---- */
+
+static void unlink_by_address(struct jit *jit, struct jit_block *block)
+{
+    struct jit_block **link = address_bucket(jit, block->gpa, block->mode);
+
+    while (*link && *link != block)
+        link = &(*link)->next_by_address;
+    if (*link)
+        *link = block->next_by_address;
+}
+
+/* Nothing leads into the block any more; what would return into it is looked up. */
+static void retire(struct jit *jit, struct jit_block *block)
+{
+    unlink_by_address(jit, block);
+    unlink_incoming(jit, block);
+    unlink_outgoing(block);
+    for (unsigned n = 0; n < block->call_count; n++) {
+        struct emitter e = { jit->code.write + block->continuations[n], jit->hot.delta };
+        emit_jmp(&e, jit->thunk_return_invalid);
+    }
+    block->valid = false;
+    jit->stats.invalidated++;
+}
+
+/* The jump cache may lead into it: entries are few compared to the invalidations of a boot, so those that do are looked for. */
+static void forget_jumps(struct jit *jit, const struct jit_block *block)
+{
+    const void *entry = jit->code.execute + block->indirect_entry;
+
+    for (unsigned n = 0; n < JUMP_CACHE_SIZE; n++)
+        if (jit->jump_cache[n].host == entry)
+            jit->jump_cache[n] = (struct jump_cache_entry){ 0 };
+}
+
+static void invalidate_in_page(struct jit *jit, gpa_t gpa, uint64_t size)
+{
+    struct code_page *page = *page_link(jit, gpa);
+
+    if (!page)
+        return;
+    for (struct jit_block **link = &page->blocks; *link;) {
+        struct jit_block *block = *link;
+        if (block->gpa >= gpa + size || block->gpa + block->guest_bytes <= gpa) {
+            link = &block->next_in_page;
+            continue;
+        }
+        *link = block->next_in_page;
+        retire(jit, block);
+        if (block->in_jump_cache)
+            forget_jumps(jit, block);
+    }
+    jit_page_release_if_empty(jit, gpa);
+}
+
+void jit_invalidate(struct jit *jit, gpa_t gpa, uint64_t size)
+{
+    while (size) {
+        uint64_t piece = MIN(size, PAGE_SIZE - (gpa & ~PAGE_MASK));
+        invalidate_in_page(jit, gpa, piece);
+        gpa += piece;
+        size -= piece;
+    }
+}
+
+void jit_cache_flush(struct jit *jit)
+{
+    for (unsigned i = 0; i < PAGE_BUCKETS; i++)
+        for (struct code_page *page = jit->pages[i]; page; page = page->next)
+            physmem_code_release(jit->cpu->physmem, page->page);
+    for (uint32_t i = 0; i < jit->block_count; i++)
+        jit->by_code[i]->valid = false;
+    memset(jit->pages, 0, sizeof(jit->pages));
+    memset(jit->by_address, 0, sizeof(jit->by_address));
+    memset(jit->jump_cache, 0, sizeof(jit->jump_cache));
+    jit->free_pages = NULL;
+    jit->block_count = 0;
+    jit->arena_used = 64;
+    jit->site_count = 0;
+    jit->flush_wanted = false;
+    jit->generation++;
+    jit_cache_carve(jit);
+    jit_empty_return_stack(jit);
+    jit->stats.cache_flushes++;
+}
+
+/* ---- Addresses ---- */
+
+/* The salt is added to every address that is looked up, in the 16 bits that canonical addresses do not use; a new one
+ * makes all entries of the jump cache miss. Zeroed entries match nothing: address + salt is never 0, since salt 0 is never used. */
+void jit_new_salt(struct jit *jit)
+{
+    if (++jit->salt_number > 0xffff) {
+        memset(jit->jump_cache, 0, sizeof(jit->jump_cache));
+        jit->salt_number = 1;
+    }
+    jit->salt = jit->salt_number << 48;
+    jit->negative_salt = 0 - jit->salt;
+    jit->stats.salts++;
+}
+
+void jit_empty_return_stack(struct jit *jit)
+{
+    jit->return_sp = jit->return_base;
+    jit->user_return_sp = 0;
+}

@@ -1,0 +1,319 @@
+/* Memory accesses: the guest address, the check, and the host address (design, section 2.2).
+ *
+ * With flags to spare:                        Keeping flags:
+ *     lea  t0, [ea]                               lea  t0, [ea]
+ *     mov  t1, [site]                             mov  t1, [site]
+ *     xor  t0, [t1 + tag]                         mov  t1, [t1 + tag]
+ *     cmp  t0, 4096 - size                        not  t1
+ *     ja   miss                                   lea  t0, [t0 + t1 + 1]       ; address - tag
+ *     mov  t1, [t1 + host]                        pext t1, t0, [mask]          ; page number, and low bits by size
+ *   joined:                                       jrcxz hit
+ *     op   [t0 + t1]                              jmp  miss
+ *                                             hit: mov t1, [site]
+ *                                                 mov  t1, [t1 + host]
+ * miss, out of line: t0 becomes the address again; thunk_access looks it up in the L1 TLB, or calls C; afterwards the site points at
+ * an entry that matches, and the stub joins the fast path behind the check. */
+#include <stddef.h>
+
+#include "jit/jit_translate.h"
+
+struct host_operand guest_cell(const struct translation *t, unsigned guest)
+{
+    return host_at(&t->jit->cpu->gpr[guest]);
+}
+
+unsigned emit_guest_register(struct translation *t, unsigned guest, unsigned scratch)
+{
+    if (is_pinned(guest))
+        return host_of_guest[guest];
+    emit_load(&t->jit->hot, scratch, guest_cell(t, guest));
+    return scratch;
+}
+
+/* ---- Stubs ---- */
+
+void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk)
+{
+    struct emitter *e = &t->jit->cold;
+    const struct tinsn *i = &t->insns[t->current];
+    struct stub_info info = {
+        .block = t->block_offset,
+        .site = site,
+        .limit = (uint16_t)limit,
+        .insn = (uint8_t)t->current,
+        .kind = (uint8_t)kind,
+        .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : 0,
+    };
+    if (kind == STUB_GROUP_READ || kind == STUB_GROUP_WRITE) {
+        info.group_first = (int16_t)(i->group_offset - t->groups[i->group].low);
+        info.first_size = i->kind == KIND_NATIVE ? i->memory_size : 8;
+    }
+    emit_bytes(e, &info, sizeof(info));
+    emit_call(e, thunk);
+}
+
+/* ---- Addresses ---- */
+
+static void add_constant(struct emitter *e, unsigned reg, unsigned other, int64_t value)
+{
+    if (value == (int32_t)value) {
+        if (value)
+            emit_lea(e, reg, host_base(reg, (int32_t)value));
+        return;
+    }
+    emit_mov_imm64(e, other, (uint64_t)value);
+    emit_lea(e, reg, host_base_index(reg, other, 0));
+}
+
+/* base + index * scale + disp (+ adjust) into T0; T1 may be used. */
+static void emit_register_address(struct translation *t, const struct insn *insn, int64_t disp)
+{
+    struct emitter *e = &t->jit->hot;
+    struct host_operand m = { .base = HOST_NONE, .index = HOST_NONE, .scale = insn->mem.scale };
+    bool fits = disp == (int32_t)disp, narrow = insn->address_size == 4;
+
+    if (insn->mem.base < 16)
+        m.base = (uint8_t)emit_guest_register(t, insn->mem.base, T0);
+    if (insn->mem.index < 16)
+        m.index = (uint8_t)emit_guest_register(t, insn->mem.index, T1);
+    if (m.base == HOST_NONE && m.index == HOST_NONE) {
+        emit_mov_imm64(e, T0, narrow ? (uint32_t)disp : (uint64_t)disp);
+        return;
+    }
+    m.disp = fits ? (int32_t)disp : 0;
+    if (narrow)
+        emit_lea32(e, T0, m);
+    else if (m.index == HOST_NONE && m.disp == 0)
+        emit_mov_rr(e, T0, m.base);
+    else
+        emit_lea(e, T0, m);
+    if (!fits)
+        add_constant(e, T0, T1, disp);
+}
+
+/* The guest-virtual address of the operand, plus adjust, into T0. */
+static void emit_operand_address(struct translation *t, const struct tinsn *i, int64_t adjust)
+{
+    struct emitter *e = &t->jit->hot;
+    const struct insn *insn = &i->insn;
+
+    if (insn->mem.base == REG_RIP) {
+        emit_load(e, T0, host_at(&t->jit->vpage));
+        add_constant(e, T0, T1, insn->mem.disp + i->page_offset + insn->length + adjust);
+        if (insn->address_size == 4)
+            emit_mov32_rr(e, T0, T0);
+    } else {
+        emit_register_address(t, insn, insn->mem.disp + adjust);
+    }
+    if (insn->mem.segment >= SEG_FS) {
+        emit_load(e, T1, host_at(&t->jit->cpu->segs[insn->mem.segment].base));
+        emit_lea(e, T0, host_base_index(T0, T1, 0));
+    }
+}
+
+/* ---- Checks ---- */
+
+static unsigned mask_index(unsigned size)
+{
+    unsigned index = 0;
+    while (1u << index < size)
+        index++;
+    return index;
+}
+
+struct check {
+    unsigned span; /* bytes */
+    bool write, keep_flags, group;
+};
+
+static void emit_flags_saved(struct translation *t, struct emitter *e)
+{
+    emit_store(e, host_at(&t->jit->tmp), HOST_RAX);
+    emit_bytes(e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
+    emit_store(e, host_at(&t->jit->saved_ax), HOST_RAX);
+    emit_load(e, HOST_RAX, host_at(&t->jit->tmp));
+}
+
+static void emit_flags_restored(struct translation *t, struct emitter *e)
+{
+    emit_store(e, host_at(&t->jit->tmp), HOST_RAX);
+    emit_load(e, HOST_RAX, host_at(&t->jit->saved_ax));
+    emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+    emit_load(e, HOST_RAX, host_at(&t->jit->tmp));
+}
+
+/* The cold half: `jump` is the place of the hot branch's rel32. T0 is address ^ tag with `xored`, else address - tag. */
+static void emit_miss(struct translation *t, const struct check *c, unsigned site, uint8_t *jump, bool xored,
+                      const uint8_t *joined, bool flags_saved)
+{
+    struct jit *jit = t->jit;
+    struct emitter *e = &jit->cold;
+    int32_t tag = c->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+    int32_t host = c->write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
+    unsigned kind = c->group ? (c->write ? STUB_GROUP_WRITE : STUB_GROUP_READ) : c->write ? STUB_WRITE : STUB_READ;
+    unsigned privilege = t->mode >> MODE_PRIVILEGE_SHIFT & 3;
+
+    bool direct = xored && !flags_saved; /* straight to the call, behind its record */
+    emit_patch_rel32(jump, jit->hot.delta, emit_here(e) + (direct ? sizeof(struct stub_info) : 0));
+    if (!xored) {
+        emit_load(e, T1, host_at(&jit->sites[site]));
+        emit_load(e, T1, host_base(T1, tag));
+        emit_lea(e, T0, host_base_index(T0, T1, 0));
+    }
+    if (flags_saved) { /* T1 is the entry still */
+        emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+        emit_flags_restored(t, e);
+        xored = false;
+    }
+    if (!direct) {
+        emit8(e, 0xeb); /* over the record */
+        emit8(e, sizeof(struct stub_info));
+    }
+    emit_stub_call(t, kind, site, PAGE_SIZE - c->span, jit->thunk_access[c->write][xored][privilege]);
+    emit_load(e, T1, host_at(&jit->sites[site]));
+    if (c->keep_flags) {
+        emit_load(e, T1, host_base(T1, tag));
+        emit_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
+        emit_lea(e, T0, host_base_index(T0, T1, 1));
+        emit_load(e, T1, host_at(&jit->sites[site]));
+    } else {
+        emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+    }
+    emit_load(e, T1, host_base(T1, host));
+    emit_jmp(e, joined);
+}
+
+static uint8_t *emit_jump_miss(struct emitter *e)
+{
+    uint8_t *hit = emit_short(e, OPCODE_JRCXZ);
+    emit8(e, 0xe9);
+    emit32(e, 0);
+    emit_short_here(e, hit);
+    return e->p - 4;
+}
+
+/* T0: address of the first byte. Leaves T0: offset in the page, T1: the host page. */
+static void emit_check(struct translation *t, const struct check *c)
+{
+    struct jit *jit = t->jit;
+    struct emitter *e = &jit->hot;
+    int32_t tag = c->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+    int32_t host = c->write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
+    unsigned site = jit->site_count++;
+    uint8_t *misses[2];
+    unsigned miss_count = 0;
+    bool xored = true, saved = c->keep_flags && !jit->has_bmi2;
+
+    jit->sites[site] = &jit->cpu->mmu.l1[t->mode >> MODE_PRIVILEGE_SHIFT & 3][0];
+    if (saved)
+        emit_flags_saved(t, e);
+    emit_load(e, T1, host_at(&jit->sites[site]));
+    if (!c->keep_flags || saved) {
+        emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+        emit_cmp_imm(e, T0, (int32_t)(PAGE_SIZE - c->span));
+        emit8(e, 0x0f);
+        emit8(e, 0x80 | CC_A);
+        emit32(e, 0);
+        misses[miss_count++] = e->p - 4;
+        emit_load(e, T1, host_base(T1, host));
+        if (saved)
+            emit_flags_restored(t, e);
+    } else {
+        xored = false;
+        emit_load(e, T1, host_base(T1, tag));
+        emit_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
+        emit_lea(e, T0, host_base_index(T0, T1, 1));
+        bool two_ends = c->span > 64 || (c->span & (c->span - 1));
+        emit_pext(e, T1, T0, &jit->offset_mask[two_ends ? 0 : mask_index(c->span)]);
+        misses[miss_count++] = emit_jump_miss(e);
+        if (two_ends) {
+            emit_lea(e, T1, host_base(T0, (int32_t)c->span - 1));
+            emit_pext(e, T1, T1, &jit->offset_mask[0]);
+            misses[miss_count++] = emit_jump_miss(e);
+        }
+        emit_load(e, T1, host_at(&jit->sites[site]));
+        emit_load(e, T1, host_base(T1, host));
+    }
+    const uint8_t *joined = emit_here(e);
+    if (miss_count == 2)
+        emit_patch_rel32(misses[1], e->delta, emit_here(&jit->cold));
+    emit_miss(t, c, site, misses[0], xored, joined, saved);
+}
+
+/* ---- Operands ---- */
+
+static struct host_operand finish(struct translation *t, bool t1_free)
+{
+    if (!t1_free)
+        return host_base_index(T0, T1, 0);
+    emit_lea(&t->jit->hot, T0, host_base_index(T0, T1, 0));
+    return host_base(T0, 0);
+}
+
+/* A member of a group whose leader has gone before. */
+static struct host_operand group_operand(struct translation *t, const struct tinsn *i, bool t1_free)
+{
+    const struct group *g = &t->groups[i->group];
+
+    if (g->slot == NO_SLOT)
+        return host_base(A0, i->group_offset);
+    unsigned reg = t1_free ? T0 : T1;
+    emit_load(&t->jit->hot, reg, host_at(&t->jit->addends[g->slot]));
+    return host_base(reg, i->group_offset);
+}
+
+/* T0: address of the access + (low - offset). */
+static struct host_operand lead_group(struct translation *t, const struct tinsn *i, bool t1_free)
+{
+    struct emitter *e = &t->jit->hot;
+    const struct group *g = &t->groups[i->group];
+    struct check c = { (unsigned)(g->high - g->low), g->write, !i->can_clobber, true };
+    struct host_operand value = { .base = T0, .index = T1, .disp = -g->low };
+
+    emit_check(t, &c);
+    if (g->slot == NO_SLOT) {
+        emit_lea(e, A0, value);
+        return host_base(A0, i->group_offset);
+    }
+    unsigned reg = t1_free ? T0 : T1;
+    emit_lea(e, reg, value);
+    emit_store(e, host_at(&t->jit->addends[g->slot]), reg);
+    return host_base(reg, i->group_offset);
+}
+
+struct host_operand emit_memory(struct translation *t, struct tinsn *i, bool t1_free)
+{
+    if (i->group != NO_SLOT && !i->group_leader)
+        return group_operand(t, i, t1_free);
+    if (i->group != NO_SLOT) {
+        emit_operand_address(t, i, t->groups[i->group].low - i->group_offset);
+        return lead_group(t, i, t1_free);
+    }
+    struct check c = { i->memory_size, i->memory_access & ACCESS_W, !i->can_clobber, false };
+    emit_operand_address(t, i, 0);
+    emit_check(t, &c);
+    return finish(t, t1_free);
+}
+
+struct host_operand emit_stack_access(struct translation *t, struct tinsn *i, int32_t offset, unsigned size, bool write,
+                                      bool t1_free)
+{
+    struct emitter *e = &t->jit->hot;
+    unsigned base = host_of_guest[i->kind == KIND_LEAVE ? REG_RBP : REG_RSP];
+
+    if (i->group != NO_SLOT && !i->group_leader)
+        return group_operand(t, i, t1_free);
+    if (i->group != NO_SLOT) {
+        emit_lea(e, T0, host_base(base, offset + t->groups[i->group].low - i->group_offset));
+        return lead_group(t, i, t1_free);
+    }
+    if (!t->code64)
+        emit_lea32(e, T0, host_base(base, offset));
+    else if (offset)
+        emit_lea(e, T0, host_base(base, offset));
+    else
+        emit_mov_rr(e, T0, base);
+    struct check c = { size, write, !i->can_clobber, false };
+    emit_check(t, &c);
+    return finish(t, t1_free);
+}

@@ -1,0 +1,157 @@
+/* The jit engine: life, and the run loop around translated code.
+ *
+ * The interpreter lies beneath: it executes what is not translated (16-bit and segmented code, single steps, instructions
+ * that cross a page end), and its handlers execute single instructions for the translator.
+ *
+ * The vCPU's thread, with the vector state parked. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/host_cpu.h"
+#include "base/host_memory.h"
+#include "jit/jit_internal.h"
+
+/* ---- Running ---- */
+
+static enum step step_untranslated(struct jit *jit, bool single)
+{
+    jit->stats.interpreted++;
+    jit->interpret_next = false;
+    return single ? interp_step(jit->cpu) : interp_step_block(jit->cpu);
+}
+
+static enum step run_translated(struct jit *jit)
+{
+    bool faulted;
+    const void *entry = jit_find_entry(jit, &faulted);
+
+    if (faulted)
+        return cpu_deliver_exception(jit->cpu);
+    if (!entry)
+        return step_untranslated(jit, false);
+    jit->enter(entry);
+    return jit->exit_step;
+}
+
+static enum cpu_exit jit_run(struct cpu *cpu)
+{
+    struct jit *jit = jit_of(cpu);
+    enum cpu_exit reason = CPU_EXIT_STOPPED;
+
+    jit_signal_enter(jit);
+    for (;;) {
+        bool shadow = cpu->interrupt_shadow || cpu->debug_shadow;
+        /* Before the events are looked at: whatever is set from now on clears it again. */
+        atomic_store(&cpu->quiet, 1);
+        if (unlikely(interp_attention_needed(cpu)) && !interp_attend(cpu)) {
+            if (cpu->activity == CPU_SHUTDOWN)
+                reason = CPU_EXIT_TRIPLE_FAULT;
+            break;
+        }
+        enum step step;
+        if (unlikely(shadow || jit->interpret_next || !jit_can_run(cpu)))
+            step = step_untranslated(jit, shadow);
+        else
+            step = run_translated(jit);
+        if (unlikely(step == STEP_EXIT)) {
+            reason = CPU_EXIT_TRIPLE_FAULT;
+            break;
+        }
+    }
+    return reason;
+}
+
+/* One block into code that is thrown away afterwards. */
+enum step jit_step_block(struct cpu *cpu, unsigned max_instructions, unsigned *executed)
+{
+    struct jit *jit = jit_of(cpu);
+    unsigned ignored;
+
+    if (!executed)
+        executed = &ignored;
+    *executed = 1;
+    jit_signal_enter(jit);
+    struct cpu *before = cpu_thread_enter(cpu);
+    enum step step = jit_can_run(cpu) ? jit_run_single(jit, max_instructions, executed) : interp_step_no_deliver(cpu);
+    cpu_thread_leave(before);
+    return step;
+}
+
+/* ---- Life ---- */
+
+static void free_jit(struct jit *jit)
+{
+    jit_translate_destroy(jit);
+    jit_cache_destroy(jit);
+    jit_memory_destroy(jit);
+}
+
+static void set_constants(struct jit *jit)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(jit->offset_mask); n++)
+        jit->offset_mask[n] = PAGE_MASK | (BIT(n) - 1);
+    jit->has_bmi2 = (host_cpuid(7, 0).ebx >> 8 & 1) && !getenv("EIDOLON_JIT_NO_BMI2");
+    jit->has_avx = host_has_avx();
+    jit->jump_mask = jit->has_bmi2 ? JUMP_CACHE_SIZE - 1 : 0xff;
+    jit->mode = (jit_mode_t)~0;
+}
+
+static int jit_create(struct cpu *cpu, struct error *err)
+{
+    struct jit *jit;
+    int result = interp_engine.create(cpu, err);
+
+    if (result < 0)
+        return result;
+    result = jit_memory_create(cpu, &jit, err);
+    if (result < 0) {
+        interp_engine.destroy(cpu);
+        return result;
+    }
+    set_constants(jit);
+    jit->hot = (struct emitter){ jit->code.write, jit->code.execute - jit->code.write };
+    jit_thunks_create(jit);
+    if ((result = jit_cache_create(jit, err)) < 0 || (result = jit_translate_create(jit, err)) < 0) {
+        free_jit(jit);
+        interp_engine.destroy(cpu);
+        return result;
+    }
+    jit->return_base = (uint64_t)(uintptr_t)(jit->return_stack + RETURN_STACK_SIZE - 64);
+    *(uint64_t *)jit->return_base = (uint64_t)(uintptr_t)jit->thunk_return_empty;
+    jit_empty_return_stack(jit);
+    jit_new_salt(jit);
+    if (log_enabled(LOG_in_asm) || log_enabled(LOG_out_asm))
+        jit->tools = jit_tools_create(&(struct jit_tools_config){ NULL }, err);
+    cpu->engine_data = jit;
+    cpu->park_vectors = jit_park;
+    jit_signal_install();
+    jit_listen(jit);
+    return 0;
+}
+
+static void jit_destroy(struct cpu *cpu)
+{
+    struct jit *jit = jit_of(cpu);
+
+    jit_cache_flush(jit); /* releases its pages */
+    interp_engine.destroy(cpu); /* and removes the listeners of this CPU */
+    free_jit(jit);
+    cpu->engine_data = NULL;
+    cpu->park_vectors = NULL;
+}
+
+static void jit_flush(struct cpu *cpu)
+{
+    interp_engine.flush(cpu);
+    jit_cache_flush(jit_of(cpu));
+}
+
+const struct engine jit_engine = {
+    .name = "jit",
+    .create = jit_create,
+    .destroy = jit_destroy,
+    .run = jit_run,
+    .flush = jit_flush,
+};

@@ -1,0 +1,295 @@
+/* What the files of the translator share.
+ *
+ * Registers in translated code (host_of_guest below):
+ *   rsp              the return stack: host return addresses, paired with guest calls
+ *   rcx r11 r15      scratch: T1, T0 and A0 (the addend of the block's main group of accesses; free elsewhere)
+ *   r9, r10          guest rcx and rsp
+ *   the other ten    the guest register of the same number
+ *   guest r9 r10 r11 r15 live in struct cpu
+ * Arithmetic flags are in the host's RFLAGS, DF is clear; the rest of RFLAGS is in cpu->rflags. Everything else that code
+ * addresses is RIP-relative: struct cpu and struct jit lie within 2 GiB of it. */
+#ifndef EIDOLON_JIT_JIT_INTERNAL_H
+#define EIDOLON_JIT_JIT_INTERNAL_H
+
+#include "jit/jit.h"
+#include "jit/jit_emit.h"
+#include "jit/jit_signal.h"
+#include "jit/jit_tools.h"
+
+#ifndef EIDOLON_ALWAYS_PARK
+#define EIDOLON_ALWAYS_PARK 0 /* sanitizers: their runtime uses vector registers */
+#endif
+
+#define T0 HOST_R11
+#define T1 HOST_RCX /* jrcxz is the only branch that needs no flags */
+#define A0 HOST_R15
+#define NOT_PINNED 0xff
+extern const uint8_t host_of_guest[16];
+
+static inline bool is_pinned(unsigned guest)
+{
+    return host_of_guest[guest] != NOT_PINNED;
+}
+
+/* ---- Mode: what a translation depends on besides the bytes ---- */
+enum {
+    MODE_CODE64 = 1 << 0,
+    MODE_PRIVILEGE_SHIFT = 1, /* enum mmu_privilege, 2 bits */
+    MODE_CPL_SHIFT = 3,       /* 2 bits */
+    MODE_SSE = 1 << 5,        /* SSE instructions may be executed: no #NM, no #UD */
+    MODE_AVX = 1 << 6,
+    MODE_X87 = 1 << 7,
+    MODE_NO_GROUPS = 1 << 8, /* no access shares another's check */
+    MODE_KEY = 0xff,         /* what the CPU's state determines */
+    MODE_SINGLE = 1 << 9,    /* unchained and limited in length: jit_step_block; never cached */
+};
+typedef uint16_t jit_mode_t;
+
+/* ---- Blocks ---- */
+
+#define BLOCK_MAX_INSNS 48
+#define BLOCK_MAX_LINKS 24
+#define BLOCK_HOT_MAX   (16 * KIB)
+#define BLOCK_COLD_MAX  (16 * KIB)
+
+/* Where a guest instruction begins, in the page and in the host code. */
+struct insn_mark {
+    uint16_t host;  /* offset from the block's hot code */
+    uint8_t offset; /* from the block's guest start */
+    uint8_t flags_source; /* 1 + instruction whose result the guest's flags are, while the host's are not them; 0: they are */
+};
+
+/* A direct jump or call out of a block. */
+struct link {
+    struct jit_block *target;    /* NULL: leads to its stub */
+    struct link *next_to_target; /* list of links to one block */
+    struct jit_block *block;     /* that it is in */
+    uint32_t patch;              /* offset in the code region of the rel32 */
+    uint32_t stub;               /* offset of the cold stub */
+    uint16_t page_offset;        /* of the guest target */
+};
+
+struct jit_block {
+    struct jit_block *next_by_address, *next_in_page;
+    gpa_t gpa;
+    jit_mode_t mode;
+    uint16_t guest_bytes; /* extent, looked-at bytes included */
+    uint8_t insn_count, link_count, call_count;
+    bool valid, in_jump_cache;
+    uint32_t hot, hot_size, cold, cold_size; /* offsets in the code region */
+    uint32_t entry;  /* where direct jumps of the same page arrive */
+    uint32_t indirect_entry; /* the same after setting vpage from T0 */
+    struct link *incoming;
+    struct link *links;
+    uint32_t *continuations; /* offsets of the return points of its calls */
+    struct insn_mark marks[];
+};
+
+struct code_page {
+    struct code_page *next;
+    gpa_t page;
+    struct jit_block *blocks;
+};
+
+/* What lies before each call of a thunk in a cold stub; the return address leads to it. */
+struct stub_info {
+    uint32_t block;  /* offset in the metadata arena, or 0 */
+    uint32_t site;   /* index of the site; links: index of the link */
+    uint16_t limit;  /* PAGE_SIZE - size of the access (or of the group's range) */
+    uint8_t insn;    /* index in the block */
+    uint8_t kind;    /* enum stub_kind */
+    int16_t group_first; /* GROUP: address of the first access minus the lowest address of the group */
+    uint8_t first_size, flags_source;
+} __attribute__((packed));
+#define STUB_CALL_SIZE 5
+
+enum stub_kind {
+    STUB_READ,
+    STUB_WRITE,
+    STUB_GROUP_READ,  /* range, readable */
+    STUB_GROUP_WRITE, /* range, writable; the first access may be a read */
+    STUB_LINK,
+    STUB_HELPER,      /* the instruction is executed by its handler */
+    STUB_LOOKUP,      /* T0: address that has no entry in the jump cache */
+    STUB_POLL,        /* attention at a branch: rip is in T0 */
+    STUB_EXIT_AT,     /* leave at the instruction: cannot be translated here */
+    STUB_DONE,        /* MODE_SINGLE: the block's end; rip is in T0 */
+};
+
+/* ---- Per vCPU ---- */
+
+#define JUMP_CACHE_BITS 13
+#define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
+struct jump_cache_entry {
+    uint64_t negative_key; /* minus (address + salt) */
+    const void *host;
+};
+
+#define ADDEND_SLOTS  8
+#define RETURN_STACK_SIZE (256 * KIB)
+#define CODE_DEFAULT  (24 * MIB)
+#define SITES_MAX     (1u << 19)
+#define BLOCK_BUCKETS 32768
+#define PAGE_BUCKETS  4096
+#define CALL_SENTINEL_SIZE 16
+
+struct mode_salt {
+    uint64_t salt; /* 0: none */
+    jit_mode_t mode;
+};
+
+/* Instructions that handlers execute, predecoded. */
+struct iop_entry {
+    gpa_t gpa;
+    const struct jit_block *block;
+    uint64_t generation;
+    struct iop op;
+};
+
+struct jit_stats {
+    uint64_t blocks, guest_insns, guest_bytes, hot_bytes, cold_bytes, translate_cycles;
+    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, site_misses, group_misses, group_clones;
+    uint64_t helpers, slow_accesses, faults, host_faults, polls, exits, parks, salts, interpreted;
+    uint64_t executed; /* counted by translated code, with -d jitstats */
+};
+
+struct jit {
+    /* What generated code and thunks use: near the code. */
+    uint64_t vpage; /* guest-virtual address of the page that the running block is in (its RIP & ~0xfff) */
+    uint64_t salt, negative_salt;
+    uint64_t offset_mask[7]; /* for pext: what must be zero of (address - tag), by log2 of the size */
+    uint64_t jump_mask;
+    uint64_t origin; /* A0 at the last lookup: block | instruction that jumped, or 0 */
+    uint64_t t0, t1, a0, flags_ax, tmp, rax, r15, saved_ax;
+    uint64_t addends[ADDEND_SLOTS];
+    uint64_t return_sp, c_sp;
+    const uint8_t *stub; /* return address of the stub that called */
+    const void *resume;
+    uint64_t executed;
+    struct jump_cache_entry jump_cache[JUMP_CACHE_SIZE];
+
+    struct cpu *cpu;
+    struct emitter hot, cold;
+    struct {
+        uint8_t *write;
+        const uint8_t *execute;
+        size_t size;
+        size_t thunks_size;
+        int fd;
+    } code;
+    struct tlb_entry **sites; /* SITES_MAX, near the code */
+    uint32_t site_count;
+    uint8_t *return_stack; /* RETURN_STACK_SIZE with a guard page below */
+    uint64_t return_base;  /* the empty stack's pointer */
+    void *mapping;
+    size_t mapping_size;
+
+    /* Thunks: execution addresses */
+    const uint8_t *thunk_slow, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
+    const uint8_t *thunk_access[2][2][MMU_PRIVILEGES]; /* [write][address was xored] */
+    uint64_t (*enter)(const void *target);
+
+    /* Metadata */
+    uint8_t *arena;
+    size_t arena_size, arena_used;
+    struct jit_block *by_address[BLOCK_BUCKETS];
+    struct code_page *pages[PAGE_BUCKETS];
+    struct jit_block **by_code; /* in order of their hot code */
+    struct code_page *free_pages;
+    uint32_t block_count;
+    uint64_t generation; /* grows with every flush */
+    uint64_t exec_generation;  /* of the mmu, that the jump cache and the return stack belong to */
+    uint64_t salt_number;
+    jit_mode_t mode; /* that salt belongs to */
+    struct mode_salt salts[16];
+    struct iop_entry iops[512];
+    struct jit_block *single_block;
+    unsigned single_executed;
+    struct jit_signal_region signal_region;
+    bool interpret_next, count_in_c;
+    bool has_bmi2, has_avx, has_stats, flush_wanted;
+    uint8_t cpl;              /* the return stack's privilege level */
+    uint64_t user_return_sp;
+    unsigned single_limit;
+    enum step exit_step;
+    uint64_t fault_pc;
+    struct translation *translation; /* scratch of jit_translate.c */
+    struct jit_tools *tools;          /* NULL: nobody is told of new blocks */
+    struct jit_stats stats;
+};
+
+static inline struct jit *jit_of(const struct cpu *cpu)
+{
+    return cpu->engine_data;
+}
+
+/* jit_cache.c */
+int jit_cache_create(struct jit *jit, struct error *err);
+void jit_cache_destroy(struct jit *jit);
+void jit_cache_carve(struct jit *jit);
+void *jit_arena_take(struct jit *jit, size_t size);
+bool jit_cache_has_room(const struct jit *jit);
+void jit_cache_flush(struct jit *jit); /* everything; not while a block of it will be resumed */
+struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode);
+void jit_block_insert(struct jit *jit, struct jit_block *block);
+struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc);
+void jit_link(struct jit *jit, struct link *link, struct jit_block *target);
+void jit_invalidate(struct jit *jit, gpa_t gpa, uint64_t size);
+void jit_page_acquire(struct jit *jit, gpa_t gpa);
+void jit_page_release_if_empty(struct jit *jit, gpa_t gpa);
+void jit_new_salt(struct jit *jit);         /* nothing that was looked up by address counts any more */
+void jit_empty_return_stack(struct jit *jit);
+
+/* jit_thunk.c */
+void jit_thunks_create(struct jit *jit);
+
+/* jit_translate.c */
+int jit_translate_create(struct jit *jit, struct error *err);
+void jit_translate_destroy(struct jit *jit);
+/* The block at gpa, whose bytes are at host. NULL: not even one instruction lies in the page. */
+struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode, unsigned max_insns);
+
+/* jit_runtime.c: called by thunks. Returns where to go on; NULL: leave to the engine. */
+const void *jit_slow(struct cpu *cpu, const uint8_t *stub);
+const void *jit_fault(struct cpu *cpu, const uint8_t *unused);
+jit_mode_t jit_current_mode(const struct cpu *cpu);
+/* Host code for cpu_rip (exact); NULL: not translatable, or a fault (*faulted). */
+const void *jit_find_entry(struct jit *jit, bool *faulted);
+bool jit_can_run(const struct cpu *cpu);
+
+/* jit_vector.c */
+void jit_park(struct cpu *cpu);
+void jit_unpark(struct cpu *cpu);
+
+/* jit_signal_glue.c */
+void jit_signal_enter(struct jit *jit); /* this thread runs jit's code from now on */
+
+/* jit_memory.c */
+int jit_memory_create(struct cpu *cpu, struct jit **jit, struct error *err);
+void jit_memory_destroy(struct jit *jit);
+
+/* jit_coherence.c */
+void jit_listen(struct jit *jit);
+
+bool jit_attention_due(const struct cpu *cpu);
+
+/* jit_single.c */
+enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *executed);
+
+/* jit_stats.c */
+void jit_count_in_c(struct jit *jit, const struct iop *op);
+void jit_report_block(struct jit *jit, const struct jit_block *block); /* to jit->tools */
+
+/* jit_flags.c: the guest's arithmetic flags, from the instruction that produced them, whose operands are unchanged. */
+uint64_t jit_replay_flags(const struct cpu *cpu, const struct insn *insn);
+/* As LAHF and SETO AL leave them in AX. */
+static inline uint64_t flags_of_ax(uint64_t ax)
+{
+    return (ax >> 8 & (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF)) | (ax & 1) << 11;
+}
+static inline uint64_t ax_of_flags(uint64_t flags)
+{
+    return (flags & (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF)) << 8 | (flags >> 11 & 1);
+}
+
+#endif

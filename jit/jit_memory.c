@@ -1,0 +1,157 @@
+/* The address space of one translator: code (two views), sites, struct jit and the return stack, all within 2 GiB of
+ * struct cpu, so that code addresses them relative to RIP.
+ *
+ *   execute view | struct jit | sites | guard page, return stack
+ *
+ * vCPU's creator only. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/host_memory.h"
+#include "jit/jit_translate.h"
+
+#define CODE_MIN (256 * KIB)
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+
+#define STEP_BYTES  (64 * MIB)
+#define REACH_STEPS 28
+
+/* An unused range of `size` bytes near `near`, reserved without access. */
+static uint8_t *reserve_near(const void *near, size_t size)
+{
+    uintptr_t origin = ALIGN_DOWN((uintptr_t)near, 2 * MIB);
+
+    for (unsigned n = 1; n <= REACH_STEPS; n++) {
+        const uintptr_t tries[] = { origin - n * STEP_BYTES, origin + n * STEP_BYTES };
+        for (unsigned side = 0; side < 2; side++) {
+            void *at = mmap((void *)tries[side], size, PROT_NONE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+            if (at == (void *)tries[side])
+                return at;
+            if (at != MAP_FAILED)
+                munmap(at, size);
+        }
+    }
+    return NULL;
+}
+
+static int map_code(struct jit *jit, uint8_t *execute, int fd, struct error *err)
+{
+    size_t size = jit->code.size;
+    void *write = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+    if (write == MAP_FAILED)
+        return error_set(err, errno, "cannot map %zu KiB for translated code", size >> 10);
+    jit->code.write = write;
+    jit->code.execute = mmap(execute, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
+    if (jit->code.execute == MAP_FAILED) {
+        jit->code.execute = NULL;
+        return error_set(err, errno, "the host does not let us execute translated code");
+    }
+    return 0;
+}
+
+/* EIDOLON_CODE_CACHE, in bytes, if that is set: for tests. */
+static size_t code_size(void)
+{
+    const char *text = getenv("EIDOLON_CODE_CACHE");
+    size_t size = text ? strtoull(text, NULL, 0) : CODE_DEFAULT;
+
+    return ALIGN_UP(MAX(MIN(size, 512 * MIB), CODE_MIN), PAGE_SIZE);
+}
+
+int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
+{
+    size_t code = code_size(), own = ALIGN_UP(sizeof(struct jit), PAGE_SIZE);
+    size_t sites = ALIGN_UP(SITES_MAX * sizeof(struct tlb_entry *), PAGE_SIZE);
+    size_t size = code + own + sites + PAGE_SIZE + RETURN_STACK_SIZE;
+    uint8_t *base = reserve_near(cpu, size);
+
+    if (!base)
+        return error_set(err, ENOMEM, "no address space for translated code near the vCPU");
+    int fd = memfd_create("eidolon-code", MFD_CLOEXEC | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create("eidolon-code", MFD_CLOEXEC);
+    struct jit *jit = (struct jit *)(base + code);
+    uint8_t *stack = base + code + own + sites + PAGE_SIZE;
+    if (fd < 0 || ftruncate(fd, (off_t)code) < 0 || mprotect(jit, own + sites, PROT_READ | PROT_WRITE) < 0 ||
+        mprotect(stack, RETURN_STACK_SIZE, PROT_READ | PROT_WRITE) < 0) {
+        int errnum = errno;
+        munmap(base, size);
+        if (fd >= 0)
+            close(fd);
+        return error_set(err, errnum, "no memory for translated code");
+    }
+    jit->cpu = cpu;
+    jit->mapping = base;
+    jit->mapping_size = size;
+    jit->code.size = code;
+    jit->sites = (struct tlb_entry **)(base + code + own);
+    jit->return_stack = stack;
+    int ret = map_code(jit, base, fd, err);
+    close(fd); /* the mappings keep the file */
+    if (ret < 0) {
+        jit_memory_destroy(jit);
+        return ret;
+    }
+    *result = jit;
+    return 0;
+}
+
+void jit_memory_destroy(struct jit *jit)
+{
+    if (jit->code.write)
+        munmap(jit->code.write, jit->code.size);
+    munmap(jit->mapping, jit->mapping_size);
+}
+
+/* ---- Records of translations ---- */
+
+int jit_cache_create(struct jit *jit, struct error *err)
+{
+    struct host_region arena;
+    size_t size = jit->code.size;
+
+    int result = host_memory_anonymous(&arena, size * 2, err);
+    if (result)
+        return result;
+    jit->arena = arena.base;
+    jit->arena_size = arena.size;
+    jit->arena_used = 64; /* offset 0 is nobody's */
+    jit->by_code = calloc(size / 64, sizeof(*jit->by_code));
+    if (!jit->by_code)
+        return error_set(err, ENOMEM, "no memory for the translator");
+    jit_cache_carve(jit);
+    return 0;
+}
+
+void jit_cache_destroy(struct jit *jit)
+{
+    struct host_region arena = { .base = jit->arena, .size = jit->arena_size, .fd = -1 };
+
+    if (jit->arena)
+        host_memory_free(&arena);
+    jit->arena = NULL;
+    free(jit->by_code);
+    jit->by_code = NULL;
+}
+
+int jit_translate_create(struct jit *jit, struct error *err)
+{
+    jit->translation = calloc(1, sizeof(*jit->translation));
+    if (!jit->translation)
+        return error_set(err, ENOMEM, "no memory for the translator");
+    jit->translation->jit = jit;
+    return 0;
+}
+
+void jit_translate_destroy(struct jit *jit)
+{
+    free(jit->translation);
+    jit->translation = NULL;
+}

@@ -1,0 +1,87 @@
+/* Writes perf's map of generated code (tools/perf/Documentation/jit-interface.txt of Linux): lines of
+ *
+ *     START SIZE NAME        hexadecimal, without 0x
+ *
+ * The map has no time in it: when the code cache is recycled, an address has several lines. jitdump is for that.
+ *
+ * Threads: any; one lock around the file. */
+#include "jit/jit_perf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define FLUSH_NS 1000000000ull
+
+struct jit_perf {
+    pthread_mutex_t lock;
+    FILE *file;       /* guarded by lock */
+    uint64_t flushed; /* guarded by lock: host time, ns */
+    bool failed;      /* guarded by lock */
+};
+
+struct jit_perf *jit_perf_open(const char *path, struct error *err)
+{
+    struct jit_perf *perf = calloc(1, sizeof(*perf));
+    char standard[64];
+    int fd;
+
+    if (!perf) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    snprintf(standard, sizeof(standard), "/tmp/perf-%d.map", (int)getpid());
+    if (!path)
+        path = standard;
+    /* Anybody can put a link of this name into /tmp: it is not followed. */
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    perf->file = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!perf->file) {
+        error_set(err, errno, "%s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        free(perf);
+        return NULL;
+    }
+    pthread_mutex_init(&perf->lock, NULL);
+    perf->flushed = clock_host_ns();
+    return perf;
+}
+
+/* Called with the lock held, or when nobody else is left. */
+static void check(struct jit_perf *perf, bool good)
+{
+    if (!good && !perf->failed)
+        log_warn("-perfmap: names are lost: %s", strerror(errno));
+    perf->failed |= !good;
+}
+
+void jit_perf_close(struct jit_perf *perf)
+{
+    if (!perf)
+        return;
+    check(perf, fclose(perf->file) == 0);
+    pthread_mutex_destroy(&perf->lock);
+    free(perf);
+}
+
+void jit_perf_add(struct jit_perf *perf, const void *host_code, size_t size, const char *name)
+{
+    uint64_t now = clock_host_ns();
+
+    pthread_mutex_lock(&perf->lock);
+    check(perf, fprintf(perf->file, "%" PRIxPTR " %zx %s\n", (uintptr_t)host_code, size, name) > 0);
+    if (now - perf->flushed >= FLUSH_NS) { /* what a killed process leaves behind is then nearly complete */
+        check(perf, fflush(perf->file) == 0);
+        perf->flushed = now;
+    }
+    pthread_mutex_unlock(&perf->lock);
+}

@@ -1,0 +1,520 @@
+/* What translated code calls when it cannot go on by itself: TLB misses, jumps that are not linked yet, instructions that the
+ * interpreter's handlers execute, faults.
+ *
+ * Runs while the guest's vector state is live (general registers only) unless something parks it. On entry the thunk has put
+ * the general registers into struct cpu and the host's flags into jit->flags_ax; jit->vpage and the instruction's offset
+ * give RIP. A function here returns the host address to go on at, with the registers, flags_ax, T0 and A0 that are in memory then, or
+ * NULL to leave to the engine (state exact, cpu_rip at an instruction boundary).
+ *
+ * vCPU thread only. */
+#include "jit/jit_internal.h"
+
+#include "cpu/system_internal.h"
+
+/* ---- Mode and context ---- */
+
+jit_mode_t jit_current_mode(const struct cpu *cpu)
+{
+    unsigned mode = (unsigned)cpu->privilege << MODE_PRIVILEGE_SHIFT | (unsigned)cpu->cpl << MODE_CPL_SHIFT;
+    bool available = !(cpu->cr0 & (CR0_EM | CR0_TS));
+
+    if (cpu->code_size == CODE64)
+        mode |= MODE_CODE64;
+    if (available && (cpu->cr4 & CR4_OSFXSR))
+        mode |= MODE_SSE;
+    if (!(cpu->cr0 & CR0_TS) && (cpu->cr4 & CR4_OSXSAVE) && (cpu->xcr0 & 6) == 6)
+        mode |= MODE_AVX;
+    if (available && (cpu->cr0 & CR0_NE))
+        mode |= MODE_X87;
+    return (jit_mode_t)mode;
+}
+
+bool jit_can_run(const struct cpu *cpu)
+{
+    if (cpu_needs_stepping(cpu) || cpu->checked_access)
+        return false;
+    if (cpu->code_size == CODE64)
+        return true;
+    const struct segment_register *s = cpu->segs;
+    return cpu->code_size == CODE32 && cpu_protected(cpu) && !cpu_v86(cpu) && s[SEG_CS].flat && s[SEG_DS].flat &&
+           s[SEG_ES].flat && s[SEG_SS].flat && (s[SEG_SS].attributes & SEG_ATTR_DB);
+}
+
+/* A barrier on the return stack at every change of privilege, which is taken away on the way back (design, 6a.7). */
+static void cross_privilege(struct jit *jit)
+{
+    uint8_t before = jit->cpl, now = jit->cpu->cpl;
+
+    jit->cpl = now;
+    if (before == 3 && now != 3 && jit->return_sp - 4096 > (uint64_t)(uintptr_t)jit->return_stack) {
+        jit->user_return_sp = jit->return_sp;
+        jit->return_sp -= 8;
+        *(uint64_t *)jit->return_sp = (uint64_t)(uintptr_t)jit->thunk_return_empty;
+    } else if (before != 3 && now == 3 && jit->user_return_sp) {
+        jit->return_sp = jit->user_return_sp;
+        jit->user_return_sp = 0;
+    } else {
+        jit_empty_return_stack(jit);
+    }
+}
+
+/* Brings what was remembered by virtual address into line with the CPU's mode and execute mappings. */
+static jit_mode_t sync_context(struct jit *jit)
+{
+    struct cpu *cpu = jit->cpu;
+    jit_mode_t mode = jit_current_mode(cpu);
+
+    if (jit->flush_wanted)
+        jit_cache_flush(jit);
+    if (unlikely(jit->exec_generation != cpu->mmu.exec_generation)) {
+        jit->exec_generation = cpu->mmu.exec_generation;
+        memset(jit->salts, 0, sizeof(jit->salts));
+        jit->mode = (jit_mode_t)~0;
+        jit_empty_return_stack(jit);
+        jit->cpl = cpu->cpl;
+    }
+    if (likely(jit->mode == mode))
+        return mode;
+    if (jit->cpl != cpu->cpl)
+        cross_privilege(jit);
+    else
+        jit_empty_return_stack(jit);
+    jit->mode = mode;
+    struct mode_salt *slot = &jit->salts[mode % ARRAY_SIZE(jit->salts)];
+    for (unsigned n = 0; n < ARRAY_SIZE(jit->salts); n++)
+        if (jit->salts[n].salt && jit->salts[n].mode == mode)
+            slot = &jit->salts[n];
+    if (slot->salt && slot->mode == mode) {
+        jit->salt = slot->salt;
+        jit->negative_salt = 0 - jit->salt;
+    } else {
+        jit_new_salt(jit);
+        *slot = (struct mode_salt){ jit->salt, mode };
+    }
+    return mode;
+}
+
+/* ---- Finding translations ---- */
+
+static bool is_canonical_rip(const struct cpu *cpu, gva_t rip)
+{
+    return cpu->code_size != CODE64 || is_canonical(rip);
+}
+
+static void remember_jump(struct jit *jit, gva_t rip, struct jit_block *block)
+{
+    uint64_t key = rip + jit->salt, hash = 0;
+
+    __asm__("crc32q %1, %0" : "+r"(hash) : "r"(key));
+    struct jump_cache_entry *entry = &jit->jump_cache[hash & jit->jump_mask];
+    *entry = (struct jump_cache_entry){ 0 - key, jit->code.execute + block->indirect_entry };
+    block->in_jump_cache = true;
+}
+
+/* Room for a block, by dropping all if need be. */
+static void make_room(struct jit *jit)
+{
+    if (!jit_cache_has_room(jit))
+        jit_cache_flush(jit);
+}
+
+static struct jit_block *find_or_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode)
+{
+    struct jit_block *block = jit_block_find(jit, gpa, mode);
+
+    if (block)
+        return block;
+    make_room(jit);
+    jit_page_acquire(jit, gpa); /* before the bytes are read */
+    block = jit_translate(jit, gpa, host, mode, BLOCK_MAX_INSNS);
+    if (block)
+        jit_block_insert(jit, block);
+    if (block && unlikely(jit->tools != NULL)) {
+        jit_park(jit->cpu);
+        jit_report_block(jit, block);
+    }
+    if (!block)
+        jit_page_release_if_empty(jit, gpa);
+    return block;
+}
+
+struct fetched {
+    const uint8_t *host;
+    gpa_t gpa;
+};
+
+static bool fetch(struct cpu *cpu, gva_t rip, struct fetched *f)
+{
+    bool user = cpu->cpl == 3;
+    const struct tlb_exec_entry *entry = &cpu->mmu.exec[!user][(rip >> PAGE_SHIFT) & (MMU_L1_EXEC_SIZE - 1)];
+    struct mmu_target target;
+
+    if (entry->tag == (rip & PAGE_MASK) && entry->host) {
+        *f = (struct fetched){ entry->host + (rip & ~PAGE_MASK), entry->gpa + (rip & ~PAGE_MASK) };
+        return true;
+    }
+    if (!is_canonical_rip(cpu, rip)) {
+        raise_fault(cpu, VECTOR_GP, 0);
+        return false;
+    }
+    if (mmu_translate(&cpu->mmu, rip, MMU_EXECUTE, user ? MMU_USER : MMU_SUPERVISOR, &target, &cpu->fault))
+        return false;
+    *f = (struct fetched){ target.host, target.gpa };
+    return true;
+}
+
+const void *jit_find_entry(struct jit *jit, bool *faulted)
+{
+    struct cpu *cpu = jit->cpu;
+    jit_mode_t mode = sync_context(jit);
+    struct fetched f;
+
+    *faulted = false;
+    jit->stats.lookups++;
+    if (!fetch(cpu, cpu->cpu_rip, &f)) {
+        *faulted = true;
+        return NULL;
+    }
+    if (!f.host)
+        return NULL;
+    struct jit_block *block = find_or_translate(jit, f.gpa, f.host, mode);
+    if (!block)
+        return NULL;
+    sync_context(jit); /* the cache may have been dropped */
+    remember_jump(jit, cpu->cpu_rip, block);
+    jit->t0 = cpu->cpu_rip;
+    jit->flags_ax = ax_of_flags(cpu->rflags);
+    return jit->code.execute + block->indirect_entry;
+}
+
+/* ---- Going on ---- */
+
+/* The guest's interrupts may have been masked when `quiet` was set again: whoever unmasks them looks here. */
+bool jit_attention_due(const struct cpu *cpu)
+{
+    uint32_t events = atomic_load_explicit(&cpu->events, memory_order_relaxed);
+
+    if (events & ~(uint32_t)CPU_EVENT_INTR)
+        return true;
+    return ((events & CPU_EVENT_INTR) && (cpu->rflags & FLAG_IF)) || cpu->pending_debug || cpu->interrupt_shadow ||
+           cpu->debug_shadow || cpu->activity != CPU_RUNNING;
+}
+
+static const void *leave(struct jit *jit, enum step step)
+{
+    jit->exit_step = step;
+    jit->stats.exits++;
+    jit_park(jit->cpu);
+    return NULL;
+}
+
+/* State is exact at an instruction boundary. */
+static const void *go_on(struct jit *jit)
+{
+    struct cpu *cpu = jit->cpu;
+    bool faulted;
+
+    if (jit->single_limit)
+        return leave(jit, STEP_NEXT);
+    if (!atomic_load_explicit(&cpu->quiet, memory_order_relaxed) || jit_attention_due(cpu) || !jit_can_run(cpu))
+        return leave(jit, STEP_NEXT);
+    const void *entry = jit_find_entry(jit, &faulted);
+    if (likely(entry))
+        return entry;
+    if (!faulted)
+        return leave(jit, STEP_NEXT); /* the engine interprets what cannot be translated */
+    jit->stats.faults++;
+    if (cpu_deliver_exception(cpu) == STEP_EXIT)
+        return leave(jit, STEP_EXIT);
+    return leave(jit, STEP_BRANCH);
+}
+
+static gva_t wrap_rip(const struct jit *jit, gva_t rip)
+{
+    return jit->cpu->code_size == CODE64 ? rip : (uint32_t)rip;
+}
+
+static gva_t rip_of(const struct jit *jit, const struct jit_block *block, unsigned insn)
+{
+    return wrap_rip(jit, jit->vpage + (block->gpa & ~PAGE_MASK) + block->marks[insn].offset);
+}
+
+static const uint8_t *bytes_at(const struct jit *jit, gpa_t gpa)
+{
+    struct mem_page page = physmem_lookup(jit->cpu->physmem, gpa);
+    return page.host ? page.host + (gpa & ~PAGE_MASK) : NULL;
+}
+
+/* The guest's arithmetic flags at an instruction: the host's, or made again from their source. */
+static void settle_flags(struct jit *jit, const struct jit_block *block, unsigned flags_source)
+{
+    struct cpu *cpu = jit->cpu;
+    uint64_t flags = flags_of_ax(jit->flags_ax);
+
+    if (flags_source) {
+        gpa_t gpa = block->gpa + block->marks[flags_source - 1].offset;
+        const uint8_t *bytes = bytes_at(jit, gpa);
+        struct insn insn;
+        if (bytes && insn_decode(bytes, PAGE_SIZE - (gpa & ~PAGE_MASK), block->mode & MODE_CODE64 ? CODE64 : CODE32,
+                                 &insn) == DECODE_OK)
+            flags = jit_replay_flags(cpu, &insn);
+    }
+    cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_ARITH) | flags;
+    jit->flags_ax = ax_of_flags(flags);
+}
+
+/* ---- One instruction by its handler ---- */
+
+static const struct iop *find_iop(struct jit *jit, const struct jit_block *block, unsigned insn)
+{
+    gpa_t gpa = block->gpa + block->marks[insn].offset;
+    struct iop_entry *entry = &jit->iops[(gpa ^ gpa >> 12) % ARRAY_SIZE(jit->iops)];
+
+    if (entry->gpa == gpa && entry->block == block && entry->generation == jit->generation)
+        return &entry->op;
+    const uint8_t *bytes = bytes_at(jit, gpa);
+    entry->block = NULL;
+    if (!bytes || !interp_build(jit->cpu, &entry->op, bytes, PAGE_SIZE - (gpa & ~PAGE_MASK)))
+        return NULL;
+    entry->gpa = gpa;
+    entry->block = block;
+    entry->generation = jit->generation;
+    return &entry->op;
+}
+
+static const void *deliver_fault(struct jit *jit)
+{
+    jit->stats.faults++;
+    if (jit->single_limit)
+        return leave(jit, STEP_FAULT);
+    if (cpu_deliver_exception(jit->cpu) == STEP_EXIT)
+        return leave(jit, STEP_EXIT);
+    return go_on(jit);
+}
+
+/* cpu_rip is at the instruction; registers and flags are exact. */
+static const void *execute_by_handler(struct jit *jit, const struct jit_block *block, unsigned insn)
+{
+    struct cpu *cpu = jit->cpu;
+    uint64_t data_generation = cpu->mmu.data_generation, exec_generation = cpu->mmu.exec_generation;
+    uint64_t generation = jit->generation, address = cpu->cpu_rip;
+    const struct iop *op = find_iop(jit, block, insn);
+
+    if (!op)
+        return leave(jit, STEP_RESYNC);
+    if (unlikely(jit->count_in_c)) {
+        jit_park(cpu);
+        jit_count_in_c(jit, op);
+    }
+    if (jit->single_limit)
+        jit->single_executed = insn;
+    enum step step = op->fn(cpu, op);
+    switch ((int)step) {
+    case STEP_NEXT:
+        cpu->cpu_rip = wrap_rip(jit, address + op->insn.length);
+        jit->single_executed = insn + 1;
+        if (block->valid && !jit->flush_wanted && generation == jit->generation &&
+            data_generation == cpu->mmu.data_generation && exec_generation == cpu->mmu.exec_generation &&
+            jit_current_mode(cpu) == (block->mode & MODE_KEY)) {
+            jit->flags_ax = ax_of_flags(cpu->rflags);
+            return jit->code.execute + block->hot + block->marks[insn + 1].host;
+        }
+        break;
+    case STEP_FAULT:
+        return deliver_fault(jit);
+    case STEP_END:
+        cpu->cpu_rip = wrap_rip(jit, address + op->insn.length);
+        jit->single_executed = insn + 1;
+        break;
+    case STEP_HALT:
+        cpu->cpu_rip = wrap_rip(jit, address + op->insn.length);
+        jit->single_executed = insn + 1;
+        return leave(jit, STEP_HALT);
+    case STEP_BRANCH:
+        jit->single_executed = insn + 1;
+        break;
+    case STEP_EXIT:
+        return leave(jit, STEP_EXIT);
+    default: /* REPEAT, RESYNC: cpu_rip is where to go on */
+        break;
+    }
+    return go_on(jit);
+}
+
+/* ---- Accesses ---- */
+
+static struct tlb_entry *entry_for(struct jit *jit, gva_t gva)
+{
+    struct cpu *cpu = jit->cpu;
+    return &cpu->mmu.l1[cpu->privilege][(gva >> PAGE_SHIFT) & (MMU_L1_SIZE - 1)];
+}
+
+/* Is the access [gva, gva + PAGE_SIZE - limit) one that the fast path can make now? */
+static bool entry_serves(const struct tlb_entry *entry, gva_t gva, unsigned limit, bool write)
+{
+    return (gva ^ (write ? entry->tag_w : entry->tag_r)) <= limit;
+}
+
+static const void *slow_access(struct jit *jit, const struct stub_info *info, const uint8_t *stub)
+{
+    struct cpu *cpu = jit->cpu;
+    struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
+    bool write = info->kind == STUB_WRITE || info->kind == STUB_GROUP_WRITE;
+    bool group = info->kind >= STUB_GROUP_READ;
+    gva_t gva = jit->t0, first = group ? gva + (uint64_t)(int64_t)info->group_first : gva;
+    struct mmu_target target;
+    struct fault fault;
+    bool canonical = block->mode & MODE_CODE64 ? is_canonical(first) : true;
+
+    jit->stats.site_misses++;
+    if (canonical && (gva & ~PAGE_MASK) <= info->limit &&
+        !mmu_translate(&cpu->mmu, first, write ? MMU_WRITE : MMU_READ, cpu->privilege, &target, &fault)) {
+        struct tlb_entry *entry = entry_for(jit, gva);
+        if (target.host && !target.notice && entry_serves(entry, gva, info->limit, write)) {
+            jit->sites[info->site] = entry;
+            return stub;
+        }
+    }
+    cpu->cpu_rip = rip_of(jit, block, info->insn);
+    settle_flags(jit, block, info->flags_source);
+    if (group && block->valid && !jit->single_limit) {
+        /* Its first access may be alright on its own: the same instruction, without groups. */
+        gpa_t gpa = block->gpa + block->marks[info->insn].offset;
+        const uint8_t *bytes = bytes_at(jit, gpa);
+        uint64_t generation = jit->generation;
+        jit->stats.group_clones++;
+        struct jit_block *clone = bytes ? find_or_translate(jit, gpa, bytes, block->mode | MODE_NO_GROUPS) : NULL;
+        if (clone && generation == jit->generation)
+            return jit->code.execute + clone->entry;
+        return go_on(jit);
+    }
+    jit->stats.slow_accesses++;
+    return execute_by_handler(jit, block, info->insn);
+}
+
+/* ---- Jumps ---- */
+
+static const void *follow_link(struct jit *jit, const struct stub_info *info)
+{
+    struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
+    struct link *link = &block->links[info->site];
+    gpa_t gpa = (block->gpa & PAGE_MASK) | link->page_offset;
+    uint64_t generation = jit->generation;
+
+    jit->cpu->cpu_rip = wrap_rip(jit, jit->vpage + link->page_offset);
+    settle_flags(jit, block, 0);
+    const uint8_t *bytes = block->valid ? bytes_at(jit, gpa) : NULL;
+    if (!bytes)
+        return go_on(jit);
+    struct jit_block *target = find_or_translate(jit, gpa, bytes, block->mode & MODE_KEY);
+    if (!target || generation != jit->generation)
+        return go_on(jit);
+    jit_link(jit, link, target);
+    return jit->code.execute + target->entry;
+}
+
+/* A jump to T0 that cannot be: the fault is the jump's own, and what it did to rsp is undone. */
+static const void *bad_target(struct jit *jit)
+{
+    struct cpu *cpu = jit->cpu;
+    struct jit_block *block = (struct jit_block *)(jit->arena + (jit->origin & ~63ull));
+    unsigned insn = jit->origin & 63;
+
+    if (!jit->origin) {
+        raise_fault(cpu, VECTOR_GP, 0);
+        return deliver_fault(jit);
+    }
+    const struct iop *op = find_iop(jit, block, insn);
+    cpu->cpu_rip = rip_of(jit, block, insn);
+    if (op && op->insn.row->handler == HANDLER_ret)
+        cpu->gpr[REG_RSP] -= 8;
+    else if (op && op->insn.row->handler == HANDLER_ret_imm)
+        cpu->gpr[REG_RSP] -= 8 + (uint64_t)(uint16_t)op->insn.imm;
+    else if (op && op->insn.row->handler == HANDLER_call_ind)
+        cpu->gpr[REG_RSP] += 8;
+    raise_fault(cpu, VECTOR_GP, 0);
+    return deliver_fault(jit);
+}
+
+static const void *jump(struct jit *jit)
+{
+    struct cpu *cpu = jit->cpu;
+
+    settle_flags(jit, NULL, 0);
+    cpu->cpu_rip = jit->t0;
+    if (unlikely(!is_canonical_rip(cpu, jit->t0)))
+        return bad_target(jit);
+    return go_on(jit);
+}
+
+/* ---- Entry points of the thunks ---- */
+
+const void *jit_slow(struct cpu *cpu, const uint8_t *stub)
+{
+    struct jit *jit = jit_of(cpu);
+    const struct stub_info *info = (const struct stub_info *)(stub - STUB_CALL_SIZE - sizeof(*info));
+    struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
+
+    if (EIDOLON_ALWAYS_PARK)
+        jit_park(cpu);
+    switch ((enum stub_kind)info->kind) {
+    case STUB_READ:
+    case STUB_WRITE:
+    case STUB_GROUP_READ:
+    case STUB_GROUP_WRITE:
+        return slow_access(jit, info, stub);
+    case STUB_LINK:
+        return follow_link(jit, info);
+    case STUB_HELPER:
+        cpu->cpu_rip = rip_of(jit, block, info->insn);
+        settle_flags(jit, block, 0);
+        jit->stats.helpers++;
+        return execute_by_handler(jit, block, info->insn);
+    case STUB_LOOKUP:
+        return jump(jit);
+    case STUB_POLL:
+        jit->stats.polls++;
+        return jump(jit);
+    case STUB_DONE:
+        jit->origin = jit->a0;
+        jit->single_executed = info->insn + 1u;
+        return jump(jit);
+    case STUB_EXIT_AT:
+        settle_flags(jit, NULL, 0);
+        cpu->cpu_rip = jit->t0;
+        jit->interpret_next = true;
+        return leave(jit, STEP_NEXT);
+    }
+    return leave(jit, STEP_RESYNC);
+}
+
+static unsigned insn_at(const struct jit_block *block, unsigned offset)
+{
+    unsigned low = 0, high = block->insn_count;
+
+    while (high - low > 1) {
+        unsigned middle = (low + high) / 2;
+        if (block->marks[middle].host <= offset)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* A host signal inside a block: the instruction is executed by its handler, which raises what is due. */
+const void *jit_fault(struct cpu *cpu, const uint8_t *unused)
+{
+    struct jit *jit = jit_of(cpu);
+    const uint8_t *pc = (const uint8_t *)(uintptr_t)jit->fault_pc;
+    struct jit_block *block = jit->single_block ? jit->single_block : jit_block_by_pc(jit, pc);
+    unsigned insn = insn_at(block, (unsigned)(pc - jit->code.execute) - block->hot);
+
+    (void)unused;
+    if (EIDOLON_ALWAYS_PARK)
+        jit_park(cpu);
+    cpu->cpu_rip = rip_of(jit, block, insn);
+    settle_flags(jit, block, block->marks[insn].flags_source);
+    jit->stats.host_faults++;
+    return execute_by_handler(jit, block, insn);
+}

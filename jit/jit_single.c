@@ -1,0 +1,47 @@
+/* Single blocks: translated, run once without chaining, thrown away. For tests and the lockstep engine.
+ *
+ * vCPU thread only. */
+#include "jit/jit_internal.h"
+
+enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *executed)
+{
+    struct cpu *cpu = jit->cpu;
+    struct fault fault;
+    struct mmu_target target;
+    jit_mode_t mode = jit_current_mode(cpu) | MODE_SINGLE;
+    bool user = cpu->cpl == 3;
+
+    if (jit->flush_wanted || !jit_cache_has_room(jit))
+        jit_cache_flush(jit);
+    if ((cpu->code_size == CODE64 && !is_canonical(cpu->cpu_rip)) ||
+        mmu_translate(&cpu->mmu, cpu->cpu_rip, MMU_EXECUTE, user ? MMU_USER : MMU_SUPERVISOR, &target, &fault) ||
+        !target.host)
+        return interp_step_no_deliver(cpu);
+    struct emitter hot = jit->hot, cold = jit->cold;
+    uint32_t sites = jit->site_count;
+    jit_page_acquire(jit, target.gpa);
+    size_t used = jit->arena_used;
+    struct jit_block *block = jit_translate(jit, target.gpa, target.host, mode, max_instructions);
+    if (!block) {
+        jit_page_release_if_empty(jit, target.gpa);
+        return interp_step_no_deliver(cpu);
+    }
+    jit->vpage = cpu->cpu_rip & PAGE_MASK;
+    jit->t0 = cpu->cpu_rip;
+    jit->flags_ax = ax_of_flags(cpu->rflags);
+    jit->single_limit = max_instructions;
+    jit->single_block = block;
+    jit->single_executed = 0;
+    jit->exit_step = STEP_RESYNC;
+    jit->enter(jit->code.execute + block->indirect_entry);
+    *executed = jit->single_executed;
+    jit->single_limit = 0;
+    jit->single_block = NULL;
+    jit->hot = hot;
+    jit->cold = cold;
+    jit->site_count = sites;
+    jit->arena_used = used;
+    jit->generation++; /* predecoded instructions of the block are void */
+    jit_page_release_if_empty(jit, target.gpa);
+    return jit->exit_step;
+}

@@ -1,0 +1,268 @@
+/* The pieces of host code that all blocks share, written once when the translator is created: the way in and out, the call
+ * of C from a cold stub, the second look at the TLB when a site's prediction fails, the lookup of a jump's target.
+ *
+ * All of them keep guest registers and the host's arithmetic flags. vCPU thread only; they run on the return stack, C code
+ * that they call on the thread's own. */
+#include <stddef.h>
+
+#include "jit/jit_internal.h"
+
+_Static_assert(sizeof(struct tlb_entry) == 32 && MMU_L1_BITS == 10, "thunk_access");
+
+const uint8_t host_of_guest[16] = {
+    HOST_RAX, HOST_R9,    HOST_RDX,   HOST_RBX,   HOST_R10, HOST_RBP, HOST_RSI, HOST_RDI,
+    HOST_R8,  NOT_PINNED, NOT_PINNED, NOT_PINNED, HOST_R12, HOST_R13, HOST_R14, NOT_PINNED,
+};
+
+static struct host_operand guest_register(const struct jit *jit, unsigned guest)
+{
+    return host_at(&jit->cpu->gpr[guest]);
+}
+
+/* The flags as LAHF and SETO give them, in AX; RAX was saved before. */
+static void flags_to_ax(struct emitter *e)
+{
+    emit8(e, 0x9f); /* lahf */
+    emit8(e, 0x0f); /* seto al */
+    emit8(e, 0x90);
+    emit8(e, 0xc0);
+}
+
+static void flags_from_ax(struct emitter *e)
+{
+    emit8(e, 0x04); /* add al, 0x7f */
+    emit8(e, 0x7f);
+    emit8(e, 0x9e); /* sahf */
+}
+
+static void save_registers(struct jit *jit, struct emitter *e)
+{
+    for (unsigned guest = 0; guest < 16; guest++)
+        if (is_pinned(guest))
+            emit_store(e, guest_register(jit, guest), host_of_guest[guest]);
+    emit_store(e, host_at(&jit->t0), T0);
+    emit_store(e, host_at(&jit->t1), T1);
+    emit_store(e, host_at(&jit->a0), A0);
+    flags_to_ax(e);
+    emit_store(e, host_at(&jit->flags_ax), HOST_RAX);
+}
+
+static void load_registers(struct jit *jit, struct emitter *e)
+{
+    emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
+    flags_from_ax(e);
+    for (unsigned guest = 0; guest < 16; guest++)
+        if (is_pinned(guest))
+            emit_load(e, host_of_guest[guest], guest_register(jit, guest));
+    emit_load(e, T0, host_at(&jit->t0));
+    emit_load(e, T1, host_at(&jit->t1));
+    emit_load(e, A0, host_at(&jit->a0));
+}
+
+static void call_c(struct emitter *e, const void *function)
+{
+    emit_mov_imm64(e, HOST_RAX, (uint64_t)(uintptr_t)function);
+    emit8(e, 0xff); /* call rax */
+    emit8(e, 0xd0);
+}
+
+/* On the C stack; the guest's registers are in memory. RAX: where to go on. */
+static const uint8_t *emit_resume(struct jit *jit, struct emitter *e)
+{
+    struct cpu *cpu = jit->cpu;
+    const uint8_t *start = emit_here(e);
+
+    emit_store(e, host_at(&jit->resume), HOST_RAX);
+    emit8(e, 0x80); /* cmp byte [vectors_live], 0 */
+    struct host_operand live = host_at(&cpu->vectors_live);
+    emit_modrm_memory(e, 7, &live, 1);
+    emit8(e, 0);
+    uint8_t *is_live = emit_short(e, 0x75);
+    emit_mov_imm64(e, HOST_RDI, (uint64_t)(uintptr_t)cpu);
+    call_c(e, jit_unpark);
+    emit_short_here(e, is_live);
+    emit_load(e, HOST_RSP, host_at(&jit->return_sp));
+    load_registers(jit, e);
+    emit_jmp_mem(e, host_at(&jit->resume));
+    return start;
+}
+
+static const uint8_t saved_by_callee[] = { HOST_RBX, HOST_RBP, HOST_R12, HOST_R13, HOST_R14, HOST_R15 };
+
+/* uint64_t enter(const void *target): returns when C code says so. */
+static void emit_enter(struct jit *jit, struct emitter *e, const uint8_t **resume, const uint8_t **leave)
+{
+    const uint8_t *start = emit_here(e);
+
+    for (unsigned i = 0; i < sizeof(saved_by_callee); i++) {
+        if (saved_by_callee[i] & 8)
+            emit8(e, 0x41);
+        emit8(e, 0x50 | (saved_by_callee[i] & 7));
+    }
+    emit_lea(e, HOST_RSP, host_base(HOST_RSP, -8)); /* calls from here find the stack aligned */
+    emit_store(e, host_at(&jit->c_sp), HOST_RSP);
+    emit_mov_rr(e, HOST_RAX, HOST_RDI);
+    *resume = emit_resume(jit, e);
+    *leave = emit_here(e);
+    emit_lea(e, HOST_RSP, host_base(HOST_RSP, 8));
+    for (unsigned i = sizeof(saved_by_callee); i-- > 0;) {
+        if (saved_by_callee[i] & 8)
+            emit8(e, 0x41);
+        emit8(e, 0x58 | (saved_by_callee[i] & 7));
+    }
+    emit8(e, 0xc3);
+    jit->enter = (uint64_t(*)(const void *))(uintptr_t)start;
+}
+
+static const uint8_t *emit_slow(struct jit *jit, struct emitter *e, const void *function, bool called,
+                                const uint8_t *resume, const uint8_t *leave)
+{
+    const uint8_t *start = emit_here(e);
+
+    save_registers(jit, e);
+    if (called) {
+        emit8(e, 0x5e); /* pop rsi: the stub */
+        emit_store(e, host_at(&jit->stub), HOST_RSI);
+    }
+    emit_store(e, host_at(&jit->return_sp), HOST_RSP);
+    emit_load(e, HOST_RSP, host_at(&jit->c_sp));
+    emit_store8_imm(e, host_at(&jit->cpu->vectors_live), 1);
+    emit_mov_imm64(e, HOST_RDI, (uint64_t)(uintptr_t)jit->cpu);
+    call_c(e, function);
+    emit_rr(e, true, 0x85, HOST_RAX, HOST_RAX); /* test rax, rax */
+    emit_jcc(e, CC_NE, resume);
+    emit_jmp(e, leave);
+    return start;
+}
+
+/* A call of thunk_slow that is nobody's stub. */
+static void emit_slow_call(struct jit *jit, struct emitter *e, enum stub_kind kind)
+{
+    struct stub_info info = { .kind = (uint8_t)kind };
+
+    emit_bytes(e, &info, sizeof(info));
+    emit_call(e, jit->thunk_slow);
+}
+
+/* ---- TLB ---- */
+
+static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write, bool xored, unsigned privilege)
+{
+    const uint8_t *start = emit_here(e);
+    int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info));
+
+    emit_store(e, host_at(&jit->rax), HOST_RAX);
+    flags_to_ax(e);
+    emit_store(e, host_at(&jit->flags_ax), HOST_RAX);
+    emit_store(e, host_at(&jit->r15), HOST_R15);
+    if (xored)
+        emit_rm(e, true, 0x33, T0, host_base(T1, tag)); /* T1 is the predicted entry still */
+    emit_mov_rr(e, T1, T0);
+    emit8(e, 0x48); /* shr rcx, 7: index * 32 */
+    emit8(e, 0xc1);
+    emit8(e, 0xe9);
+    emit8(e, PAGE_SHIFT - 5);
+    emit8(e, 0x81); /* and ecx, 1023 * 32 */
+    emit8(e, 0xe1);
+    emit32(e, (MMU_L1_SIZE - 1) << 5);
+    emit_lea(e, HOST_RAX, host_at(&jit->cpu->mmu.l1[privilege]));
+    emit_rr(e, true, 0x03, HOST_RAX, T1); /* add rax, rcx */
+    emit_mov_rr(e, T1, T0);
+    emit_rm(e, true, 0x33, T1, host_base(HOST_RAX, tag)); /* xor rcx, [rax + tag] */
+    emit_load(e, HOST_R15, host_base(HOST_RSP, 0));
+    emit_cmp_imm(e, T1, PAGE_SIZE - 1);
+    uint8_t *other_page = emit_short(e, 0x77); /* ja */
+    emit8(e, 0x66);                            /* cmp cx, [r15 + limit] */
+    emit_rm(e, false, 0x3b, T1, host_base(HOST_R15, info + (int32_t)offsetof(struct stub_info, limit)));
+    uint8_t *crosses = emit_short(e, 0x77);
+    emit_load32(e, T1, host_base(HOST_R15, info + (int32_t)offsetof(struct stub_info, site)));
+    emit_lea(e, HOST_R15, host_at(jit->sites));
+    struct host_operand site = { .base = HOST_R15, .index = T1, .scale = 3 };
+    emit_store(e, site, HOST_RAX);
+    emit_load(e, HOST_R15, host_at(&jit->r15));
+    emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
+    flags_from_ax(e);
+    emit_load(e, HOST_RAX, host_at(&jit->rax));
+    emit8(e, 0xc3);
+    emit_short_here(e, other_page);
+    emit_short_here(e, crosses);
+    emit_load(e, HOST_R15, host_at(&jit->r15));
+    emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
+    flags_from_ax(e);
+    emit_load(e, HOST_RAX, host_at(&jit->rax));
+    emit_jmp(e, jit->thunk_slow);
+    return start;
+}
+
+/* ---- Jumps ---- */
+
+/* T0: guest address. Flags are kept, since they may be live across an indirect jump. */
+static void emit_lookup(struct jit *jit, struct emitter *e)
+{
+    uint8_t *from_record = e->p;
+    emit_slow_call(jit, e, STUB_POLL);
+    jit->thunk_lookup_direct = emit_here(e);
+    emit_mov_imm32(e, A0, 0);
+    jit->thunk_lookup = emit_here(e);
+    emit_store(e, host_at(&jit->origin), A0);
+    emit_load32(e, T1, host_at(&jit->cpu->quiet));
+    emit8(e, OPCODE_JRCXZ);
+    emit8(e, (unsigned)((from_record + sizeof(struct stub_info)) - (e->p + 1)));
+    emit_load(e, T1, host_at(&jit->salt));
+    emit_lea(e, T0, host_base_index(T0, T1, 0));
+    emit_mov_imm32(e, T1, 0);
+    static const uint8_t crc32_rcx_r11[] = { 0xf2, 0x49, 0x0f, 0x38, 0xf1, 0xcb };
+    emit_bytes(e, crc32_rcx_r11, sizeof(crc32_rcx_r11));
+    if (jit->has_bmi2) {
+        emit_pext(e, T1, T1, &jit->jump_mask);
+    } else {
+        emit8(e, 0x0f); /* movzx ecx, cl */
+        emit8(e, 0xb6);
+        emit8(e, 0xc9);
+    }
+    emit_lea(e, A0, host_at(jit->jump_cache));
+    struct host_operand scaled = { .base = A0, .index = T1, .scale = 3 };
+    emit_lea(e, A0, scaled);
+    emit_lea(e, A0, scaled);
+    emit_load(e, T1, host_base(A0, offsetof(struct jump_cache_entry, negative_key)));
+    emit_lea(e, T1, host_base_index(T1, T0, 0));
+    uint8_t *hit = emit_short(e, OPCODE_JRCXZ);
+    emit_load(e, T1, host_at(&jit->negative_salt));
+    emit_lea(e, T0, host_base_index(T0, T1, 0));
+    emit8(e, OPCODE_JMP8); /* over the record */
+    emit8(e, sizeof(struct stub_info));
+    emit_slow_call(jit, e, STUB_LOOKUP);
+    emit_short_here(e, hit);
+    emit_load(e, T1, host_at(&jit->negative_salt));
+    emit_lea(e, T0, host_base_index(T0, T1, 0));
+    emit_jmp_mem(e, host_base(A0, offsetof(struct jump_cache_entry, host)));
+}
+
+/* Returns whose frame is not on the return stack any more. T0: guest address. */
+static void emit_returns(struct jit *jit, struct emitter *e)
+{
+    jit->thunk_return_empty = emit_here(e);
+    emit_lea(e, HOST_RSP, host_base(HOST_RSP, -8)); /* the sentinel stays */
+    emit_jmp(e, jit->thunk_lookup);
+    jit->thunk_return_invalid = emit_here(e); /* in the place of a continuation: its expected address is on the stack */
+    emit8(e, 0x59);                           /* pop rcx */
+    emit_jmp(e, jit->thunk_lookup);
+}
+
+void jit_thunks_create(struct jit *jit)
+{
+    struct emitter *e = &jit->hot;
+    const uint8_t *resume, *leave;
+
+    emit_enter(jit, e, &resume, &leave);
+    jit->thunk_slow = emit_slow(jit, e, jit_slow, true, resume, leave);
+    jit->thunk_fault = emit_slow(jit, e, jit_fault, false, resume, leave);
+    for (unsigned write = 0; write < 2; write++)
+        for (unsigned xored = 0; xored < 2; xored++)
+            for (unsigned privilege = 0; privilege < MMU_PRIVILEGES; privilege++)
+                jit->thunk_access[write][xored][privilege] = emit_access(jit, e, write, xored, privilege);
+    emit_lookup(jit, e);
+    emit_returns(jit, e);
+    jit->code.thunks_size = (size_t)(e->p - jit->code.write);
+}

@@ -1,0 +1,146 @@
+/* Drives the translation of a block: decode, analyse, emit; then fills in its record.
+ *
+ * Hot code is one run of instructions; everything that is not usual (misses, links, exits) is cold code, which grows from
+ * the other end of the region. vCPU thread only. */
+#include "jit/jit_translate.h"
+
+/* -d jitstats: instructions from here to the block's end are counted on entry, those behind a side exit taken are taken off. */
+static void emit_count(struct translation *t)
+{
+    struct emitter *e = &t->jit->hot;
+
+    if (!t->jit->has_stats)
+        return;
+    emit_load(e, T1, host_at(&t->jit->executed));
+    emit_lea(e, T1, host_base(T1, 1));
+    emit_store(e, host_at(&t->jit->executed), T1);
+}
+
+static void emit_insn(struct translation *t, struct tinsn *i)
+{
+    switch (i->kind) {
+    case KIND_NATIVE:
+        emit_native(t, i);
+        break;
+    case KIND_NOTHING:
+        break;
+    case KIND_LEA:
+        if (i->restore_flags)
+            emit_flags_again(t, i->flags_source - 1u);
+        emit_lea_insn(t, i);
+        break;
+    case KIND_PUSH:
+    case KIND_POP:
+    case KIND_LEAVE:
+        emit_stack(t, i);
+        break;
+    case KIND_HELPER:
+    case KIND_HELPER_END:
+        emit_helper(t, i);
+        break;
+    default:
+        emit_control(t, i);
+        break;
+    }
+}
+
+static void emit_block(struct translation *t)
+{
+    struct jit *jit = t->jit;
+    struct emitter *e = &jit->hot;
+    unsigned start = t->gpa & ~PAGE_MASK;
+
+    t->link_count = t->call_count = 0;
+    t->hot_start = e->p;
+    t->cold_start = jit->cold.p;
+    t->indirect_entry = e->p;
+    emit_lea(e, T1, host_base(T0, -(int32_t)start));
+    emit_store(e, host_at(&jit->vpage), T1);
+    t->entry = e->p;
+    for (t->current = 0; t->current < t->count; t->current++) {
+        struct tinsn *i = &t->insns[t->current];
+        t->marks[t->current] = (struct insn_mark){ .host = (uint16_t)(e->p - t->hot_start),
+                                                   .offset = (uint8_t)(i->page_offset - start),
+                                                   .flags_source = i->restore_flags ? 0 : i->flags_source };
+        emit_count(t);
+        emit_insn(t, i);
+    }
+    t->marks[t->count] =
+        (struct insn_mark){ .host = (uint16_t)(e->p - t->hot_start), .offset = (uint8_t)t->guest_bytes };
+    t->current = t->count - 1;
+    if (t->ends_in_branch)
+        return;
+    if (t->stale_at_end)
+        emit_flags_again(t, t->stale_source);
+    if (t->next_crosses)
+        emit_exit_interpreted(t, start + t->guest_bytes);
+    else
+        emit_exit_to(t, start + t->guest_bytes, false);
+}
+
+static void fill_links(struct translation *t, struct jit_block *block)
+{
+    for (unsigned n = 0; n < t->link_count; n++)
+        block->links[n] = (struct link){ .block = block,
+                                         .patch = t->links[n].patch,
+                                         .stub = t->links[n].stub,
+                                         .page_offset = t->links[n].page_offset };
+}
+
+static void fill_block(struct translation *t, struct jit_block *block)
+{
+    struct jit *jit = t->jit;
+
+    block->gpa = t->gpa;
+    block->mode = t->mode;
+    block->guest_bytes = (uint16_t)MAX(t->guest_bytes, 1u);
+    block->insn_count = (uint8_t)t->count;
+    block->link_count = (uint8_t)t->link_count;
+    block->call_count = (uint8_t)t->call_count;
+    block->valid = true;
+    block->hot = (uint32_t)(t->hot_start - jit->code.write);
+    block->hot_size = (uint32_t)(jit->hot.p - t->hot_start);
+    block->cold = (uint32_t)(t->cold_start - jit->code.write);
+    block->cold_size = (uint32_t)(jit->cold.p - t->cold_start);
+    block->entry = (uint32_t)(t->entry - jit->code.write);
+    block->indirect_entry = (uint32_t)(t->indirect_entry - jit->code.write);
+    block->incoming = NULL;
+    uint8_t *more = (uint8_t *)&block->marks[t->count + 1];
+    more = (uint8_t *)ALIGN_UP((uintptr_t)more, 8);
+    memcpy(block->marks, t->marks, (t->count + 1) * sizeof(block->marks[0]));
+    block->links = (struct link *)more;
+    fill_links(t, block);
+    block->continuations = (uint32_t *)(block->links + t->link_count);
+    memcpy(block->continuations, t->continuations, t->call_count * sizeof(block->continuations[0]));
+}
+
+static size_t record_size(const struct translation *t)
+{
+    return sizeof(struct jit_block) + (t->count + 1) * sizeof(struct insn_mark) + 8 +
+           t->link_count * sizeof(struct link) + t->call_count * sizeof(uint32_t);
+}
+
+struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode, unsigned max_insns)
+{
+    struct translation *t = jit->translation;
+    uint64_t start = __builtin_ia32_rdtsc();
+
+    t->mode = mode;
+    t->code64 = mode & MODE_CODE64;
+    t->gpa = gpa;
+    t->host = host;
+    if (!translation_decode(t, MIN(max_insns, BLOCK_MAX_INSNS)))
+        return NULL;
+    translation_analyse(t);
+    t->block_offset = (uint32_t)jit->arena_used;
+    emit_block(t);
+    struct jit_block *block = jit_arena_take(jit, record_size(t));
+    fill_block(t, block);
+    jit->stats.blocks++;
+    jit->stats.guest_insns += t->count;
+    jit->stats.guest_bytes += t->guest_bytes;
+    jit->stats.hot_bytes += block->hot_size;
+    jit->stats.cold_bytes += block->cold_size;
+    jit->stats.translate_cycles += __builtin_ia32_rdtsc() - start;
+    return block;
+}

@@ -1,0 +1,145 @@
+/* What the passes of the translator share: decode and classify (jit_decode.c), analyse (jit_analyse.c), emit (jit_translate.c
+ * and the jit_emit_*.c files). */
+#ifndef EIDOLON_JIT_JIT_TRANSLATE_H
+#define EIDOLON_JIT_JIT_TRANSLATE_H
+
+#include "jit/jit_internal.h"
+
+/* How an instruction is translated. */
+enum insn_kind {
+    KIND_NATIVE, /* executed by the host, registers and memory operand replaced as needed */
+    KIND_NOTHING,
+    KIND_LEA,
+    KIND_PUSH, /* register, immediate, memory */
+    KIND_POP,  /* register */
+    KIND_LEAVE,
+    KIND_JCC,
+    KIND_LOOP, /* loop loope loopne jcxz */
+    KIND_JMP,
+    KIND_CALL,
+    KIND_RET,
+    KIND_JMP_INDIRECT,
+    KIND_CALL_INDIRECT,
+    KIND_HELPER,     /* the interpreter's handler; goes on in the block */
+    KIND_HELPER_END, /* the handler, then the engine looks around */
+};
+
+#define NO_GPR  0xff
+#define NO_SLOT 0xff
+
+/* A register operand that the encoding names, wherever it names it. */
+enum { ROLE_REG, ROLE_RM, ROLE_VVVV, ROLE_OPCODE, ROLE_COUNT };
+
+struct tinsn {
+    struct insn insn;
+    const uint8_t *bytes;
+    uint16_t page_offset; /* of the instruction */
+    uint8_t kind;
+    uint8_t gpr[ROLE_COUNT];    /* guest registers, NO_GPR: none */
+    uint8_t access[ROLE_COUNT]; /* ACCESS_* */
+    uint8_t size[ROLE_COUNT];
+    bool rm_is_cell_sized; /* ROLE_RM is an E operand: of one size in a register and in memory */
+    bool high_byte;   /* names AH, CH, DH or BH: no REX */
+    bool has_memory;  /* an operand in memory that is accessed */
+    bool reads_rcx, writes_rcx; /* implicitly */
+    uint8_t memory_access;
+    uint8_t memory_size;
+    uint16_t reads, writes; /* guest GPRs, implicit and address registers included */
+    uint32_t flags_read;    /* needed, or kept in part */
+    uint32_t flags_set;     /* overwritten for certain, undefined ones included */
+    uint32_t flags_changed; /* perhaps overwritten */
+
+    /* Stack accesses and others by value: address = value of `base_value` + offset */
+    uint8_t group;        /* index of the group that the access belongs to, NO_SLOT: none */
+    bool group_leader;    /* makes the check */
+    int32_t group_offset; /* of the access, relative to the group's value */
+    bool can_clobber;     /* its check may clobber the host's flags */
+    bool restore_flags;   /* the guest's flags must be made again after its check, before it */
+    uint8_t flags_source; /* 1 + instruction that the guest's flags come from, during its check, if not the host's; 0 */
+};
+
+/* Accesses that lie close together off one value share one check. */
+struct group {
+    int32_t low, high; /* offsets [low, high) */
+    uint8_t first, last, count;
+    bool write;
+    uint8_t slot; /* where the addend lives: NO_SLOT: A0, else index in jit->addends */
+};
+
+struct exit_site {
+    uint32_t patch; /* offset of a rel32 in hot or cold code */
+    uint32_t stub;
+    uint16_t page_offset;
+};
+
+struct translation {
+    struct jit *jit;
+    jit_mode_t mode;
+    bool code64;
+    gpa_t gpa;
+    const uint8_t *host; /* bytes at gpa */
+    unsigned count;
+    struct tinsn insns[BLOCK_MAX_INSNS + 1];
+    struct group groups[BLOCK_MAX_INSNS];
+    unsigned group_count;
+    unsigned guest_bytes;   /* of the instructions */
+    bool ends_in_branch;    /* the last instruction does not fall through */
+    bool next_crosses;      /* the instruction behind the block lies in two pages */
+    /* emission */
+    unsigned current;       /* instruction being emitted */
+    bool stale_at_end;      /* at the end of the block the host's flags are not the guest's: made again from stale_source */
+    uint8_t stale_source;
+    struct jit_block *block; /* its address is known before it is filled */
+    uint32_t block_offset;
+    struct exit_site links[BLOCK_MAX_LINKS];
+    unsigned link_count;
+    uint32_t continuations[BLOCK_MAX_INSNS];
+    unsigned call_count;
+    struct insn_mark marks[BLOCK_MAX_INSNS + 1];
+    uint8_t *hot_start, *cold_start;
+    uint8_t *entry, *indirect_entry;
+};
+
+/* jit_decode.c */
+unsigned translation_decode(struct translation *t, unsigned max_insns); /* 0: the first instruction crosses the page's end */
+/* jit_analyse.c */
+void translation_analyse(struct translation *t);
+
+/* jit_emit_memory.c */
+/* Resolves the memory operand of the current instruction: emits address and check, returns what to use as the host operand. `extra`:
+ * registers that must not be used by it besides pinned ones... (T1 must be free for the caller: the operand then uses T0 only). */
+struct host_operand emit_memory(struct translation *t, struct tinsn *i, bool t1_free);
+/* The same for a stack access of `size` at guest rsp + offset. */
+struct host_operand emit_stack_access(struct translation *t, struct tinsn *i, int32_t offset, unsigned size, bool write,
+                                      bool t1_free);
+void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk);
+unsigned emit_guest_register(struct translation *t, unsigned guest, unsigned scratch); /* host register that has its value */
+struct host_operand guest_cell(const struct translation *t, unsigned guest);
+void emit_address(struct translation *t, const struct tinsn *i, unsigned scratch, unsigned other);
+
+/* jit_emit_native.c */
+void emit_native(struct translation *t, struct tinsn *i);
+void emit_verbatim(struct translation *t, const struct tinsn *i); /* as it is: only identically pinned registers */
+bool native_is_identical(const struct tinsn *i);
+bool native_is_possible(const struct tinsn *i); /* enough scratch registers, encodable */
+void emit_lea_insn(struct translation *t, struct tinsn *i);
+/* The instruction with other operands. rm: a host register, or memory. */
+struct rewrite {
+    bool rm_is_memory;
+    uint8_t reg, rm, vvvv, opcode_reg; /* host registers; 0xff: as in the original */
+    struct host_operand memory;
+};
+void emit_rewritten(struct emitter *e, const struct insn *insn, const uint8_t *bytes, const struct rewrite *w);
+
+/* jit_emit_control.c */
+void emit_stack(struct translation *t, struct tinsn *i);
+void emit_control(struct translation *t, struct tinsn *i);
+void emit_helper(struct translation *t, struct tinsn *i);
+/* Leaves the block for the guest address page_offset (relative to the page of the block; may lie outside of it). */
+void emit_exit_to(struct translation *t, int64_t page_offset, bool poll);
+void emit_exit_interpreted(struct translation *t, unsigned page_offset); /* the instruction there is not translated */
+
+/* jit_translate.c */
+void emit_flags_again(struct translation *t, unsigned source); /* executes CMP or TEST of registers once more */
+
+#endif

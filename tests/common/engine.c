@@ -1,0 +1,64 @@
+/* See engine.h. Any thread that runs the vCPU. */
+#include "tests/common/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jit/jit.h"
+
+#define BLOCK_INSTRUCTIONS 64 /* a translated block never has more */
+
+bool test_engine_is_jit(void)
+{
+    const char *name = getenv("EIDOLON_ENGINE");
+
+    if (!name || !*name || !strcmp(name, "interp"))
+        return false;
+    if (!strcmp(name, "jit"))
+        return true;
+    fprintf(stderr, "EIDOLON_ENGINE=%s: unknown engine; there are interp and jit\n", name);
+    exit(2);
+}
+
+const struct engine *test_engine(void)
+{
+    return test_engine_is_jit() ? &jit_engine : &interp_engine;
+}
+
+static bool runs_jit(const struct cpu *cpu)
+{
+    return cpu->engine == &jit_engine;
+}
+
+enum step test_step_no_deliver(struct cpu *cpu)
+{
+    return runs_jit(cpu) ? jit_step_block(cpu, 1, NULL) : interp_step_no_deliver(cpu);
+}
+
+enum step test_step(struct cpu *cpu)
+{
+    enum step step = test_step_no_deliver(cpu);
+    return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
+}
+
+enum step test_step_block(struct cpu *cpu)
+{
+    if (!runs_jit(cpu))
+        return interp_step_block(cpu);
+    enum step step = jit_step_block(cpu, BLOCK_INSTRUCTIONS, NULL);
+    return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
+}
+
+enum step test_step_whole(struct cpu *cpu, unsigned rounds)
+{
+    enum step step = STEP_REPEAT;
+
+    while ((step == STEP_REPEAT || step == STEP_RESYNC) && rounds--) {
+        unsigned executed = 1;
+        step = runs_jit(cpu) ? jit_step_block(cpu, 1, &executed) : interp_step_no_deliver(cpu);
+        if (step == STEP_NEXT && !executed)
+            step = STEP_REPEAT;
+    }
+    return step;
+}

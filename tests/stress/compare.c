@@ -1,0 +1,73 @@
+/* What is compared: everything, except flags that may be undefined where a run ended, and what processors have stored
+ * when an instruction faults half-way (tests/insn/compare.c). The driver's thread. */
+#include "cpu/decode/insn.h"
+#include "tests/insn/compare_state.h"
+#include "tests/stress/stress.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SHOWN_BYTES 24
+
+static bool partial_stores(const struct stress_case *test, const struct stress_result *native)
+{
+    uint64_t offset = native->state.rip - STRESS_CODE;
+    struct insn insn;
+
+    if (native->outcome.vector == OUTCOME_NONE || offset >= STRESS_CODE_SIZE)
+        return false;
+    (void)test; /* the code as it is at the end */
+    if (insn_decode(native->memory + offset, MIN((size_t)INSN_MAX_LENGTH, STRESS_CODE_SIZE - offset), CODE64, &insn) !=
+        DECODE_OK)
+        return false;
+    return insn.row->handler == HANDLER_call_ind || insn.row->handler == HANDLER_call ||
+           (insn.row->handler == HANDLER_x87 && insn.row->operands[0].type == OT_Mt);
+}
+
+static uint64_t address_of(unsigned offset)
+{
+    if (offset >= STRESS_SLOTS_OFFSET)
+        return STRESS_SLOTS + offset - STRESS_SLOTS_OFFSET;
+    if (offset >= STRESS_STACK_OFFSET)
+        return STRESS_STACK + offset - STRESS_STACK_OFFSET;
+    return offset >= STRESS_DATA_OFFSET ? STRESS_DATA + offset - STRESS_DATA_OFFSET : STRESS_CODE + offset;
+}
+
+static void compare_memory(struct report *r, const struct stress_case *test, const struct stress_result *native,
+                           const struct stress_result *ours)
+{
+    unsigned shown = 0, differing = 0;
+
+    if (!memcmp(native->memory, ours->memory, STRESS_CHANGEABLE) || partial_stores(test, native))
+        return;
+    for (unsigned i = 0; i < STRESS_CHANGEABLE; i++) {
+        if (native->memory[i] == ours->memory[i])
+            continue;
+        differing++;
+        if (shown++ < SHOWN_BYTES)
+            report_difference(r, "  memory %llx: host %02x, ours %02x\n", (unsigned long long)address_of(i),
+                              native->memory[i], ours->memory[i]);
+    }
+    report_difference(r, "  memory: %u bytes differ\n", differing);
+}
+
+int stress_compare(const struct stress_case *test, const struct program *program, const struct stress_results *native,
+                   const struct stress_results *ours, char *text, size_t size)
+{
+    for (unsigned i = 0; i < test->runs; i++) {
+        const struct stress_result *host = &native->run[i], *engine = &ours->run[i];
+        const struct item *item = program_find(program, host->state.rip);
+        uint64_t undefined = FLAG_RF | (item ? item->undefined : program->undefined_anywhere);
+        struct report r = { .text = text, .size = size };
+
+        if (host->outcome.vector == OUTCOME_HANG && engine->outcome.vector == OUTCOME_HANG)
+            continue; /* stopped at different times */
+        compare_outcome(&r, &host->outcome, &engine->outcome);
+        compare_registers(&r, &test->state[i], &host->state, &engine->state, undefined);
+        compare_vectors(&r, &test->state[i], &host->state, &engine->state);
+        compare_memory(&r, test, host, engine);
+        if (r.different)
+            return (int)i;
+    }
+    return -1;
+}
