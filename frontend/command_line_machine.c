@@ -26,7 +26,7 @@ static const struct accel {
 } accels[] = {
     { "jit", &jit_engine, NULL, "translator (default)" },
     { "interp", &interp_engine, NULL, "precise interpreter" },
-    { "tcg", &interp_engine, "taken as Eidolon's own software engine (interp)", NULL },
+    { "tcg", &jit_engine, "taken as Eidolon's own translator (jit)", NULL },
     { "kvm", NULL, "not there yet", NULL },
     { "hvf", NULL, "not on Linux", NULL },
     { "whpx", NULL, "not on Linux", NULL },
@@ -86,7 +86,7 @@ int settings_choose_engine(struct settings *settings, const struct engine **engi
 {
     struct error first = { "" };
 
-    *engine = &interp_engine;
+    *engine = &jit_engine;
     for (size_t i = 0; i < settings->accels.count; i++) {
         int ret = parse_accel(settings, settings->accels.items[i], engine, err);
 

@@ -303,7 +303,7 @@ enum step interp_cmpxchg8b(struct cpu *cpu, const struct iop *op)
 enum step interp_cmpxchg16b(struct cpu *cpu, const struct iop *op)
 {
     gva_t gva;
-    if (op_linear(cpu, op, 1, true, &gva)) /* alignment comes before what the other bytes may raise */
+    if (op_address(cpu, op, 1, true, &gva)) /* alignment comes before what the address may raise in 64-bit mode */
         return STEP_FAULT;
     if (gva & 15)
         return step_fault(cpu, VECTOR_GP, 0);

@@ -112,7 +112,7 @@ on_signal(int signal_number, siginfo_t *info, void *context)
     __asm__ volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" : : : "cc", "memory"); /* no #AC in here */
 
     if (!native_running) {
-        if (signal_number != SIGALRM)
+        if (signal_number != SIGVTALRM)
             _exit(90); /* a fault of this program, not of the instruction */
         return;
     }
@@ -122,7 +122,7 @@ on_signal(int signal_number, siginfo_t *info, void *context)
         __asm__ volatile("rdgsbase %0" : "=r"(gs));
         __asm__ volatile("wrfsbase %0" : : "r"(native_host_fs));
     }
-    if (signal_number == SIGALRM) {
+    if (signal_number == SIGVTALRM) {
         bool stuck = caught.last_tick == caught.case_number &&
                      (uint64_t)user->gregs[REG_RIP] - caught.code_base < caught.code_size;
         caught.last_tick = caught.case_number;
@@ -150,7 +150,7 @@ on_signal(int signal_number, siginfo_t *info, void *context)
 static void install_handlers(void)
 {
     static uint8_t stack[256 * 1024]; /* frames with AMX tiles are large */
-    static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGALRM };
+    static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGVTALRM };
     stack_t alternate = { .ss_sp = stack, .ss_size = sizeof(stack) };
     struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
@@ -159,7 +159,7 @@ static void install_handlers(void)
     for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
         sigaction(signals[i], &action, NULL);
     struct itimerval tick = { { 0, 50000 }, { 0, 50000 } };
-    setitimer(ITIMER_REAL, &tick, NULL);
+    setitimer(ITIMER_VIRTUAL, &tick, NULL); /* not of the wall clock: on a busy machine nothing looks like a hang */
 }
 
 /* What is left once the child is set up: a stray system call ends it. Without seccomp we rely on excluded.def. */

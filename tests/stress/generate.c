@@ -453,6 +453,7 @@ bool generate_program(struct program *program, uint64_t number, const struct row
     uint8_t code[STRESS_CODE_SIZE];
 
     program->count = 0;
+    program->moves_strings = false;
     pick_start(program, &rng);
     assign_registers(&g);
     pick_weights(&g);

@@ -308,7 +308,9 @@ static void idiom_string(struct generator *g)
     if ((source && !add_address(g, REG_RSI)) || (destination && !add_address(g, REG_RDI)))
         return;
     if (rep)
-        add_mov_imm(g, REG_RCX, rng_below(g->rng, rng_chance(g->rng, 90) ? 12 : 48));
+        add_mov_imm(g, REG_RCX, rng_below(g->rng, rng_chance(g->rng, 90) ? 12 : 48))->group = (uint16_t)++g->groups;
+    if (opcode <= 0xa5) /* what comes of moves that overlap by an alias is the processor's choice */
+        g->program->moves_strings = true;
     if (rng_chance(g->rng, 30))
         ADD(g, rng_chance(g->rng, 50) ? 0xfc : 0xfd); /* cld, std */
     if (rep)
@@ -321,7 +323,7 @@ static void idiom_string(struct generator *g)
             bytes[1] = bytes[0], bytes[0] = 0x66;
     }
     bytes[n++] = opcode;
-    add_bytes(g, bytes, n);
+    add_bytes(g, bytes, n)->group = (uint16_t)(rep ? g->groups : 0);
     if (rng_chance(g->rng, 50))
         ADD(g, 0xfc);
 }

@@ -103,6 +103,7 @@ struct program {
         uint8_t kind; /* enum register_kind */
     } registers[16];
     uint32_t undefined_anywhere;
+    bool moves_strings; /* MOVS: no anchor points into DATA_ALIAS */
 };
 
 enum register_kind {

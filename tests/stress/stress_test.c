@@ -20,7 +20,7 @@
 #include "tests/stress/stress.h"
 
 #define BATCH         32
-#define DEFAULT_CASES 10000
+#define DEFAULT_CASES 50000
 #define DEFAULT_SEED  0x57e55
 #define FLUSH_EVERY   512 /* cases: what is cached goes now and then */
 #define TEXT_SIZE     16384

@@ -50,7 +50,7 @@ static uint64_t pick_anchor(const struct program *program, struct rng *rng)
         return edge + 16 * rng_below(rng, 9) - 64;
     if (kind < 175)
         return edge + rng_below(rng, 129) - 64;
-    if (kind < 180)
+    if (kind < 180 && !program->moves_strings)
         return STRESS_DATA_ALIAS + 0x400 + 16 * rng_below(rng, 0x180);
     if (kind < 184) /* read-only */
         return STRESS_DATA + STRESS_DATA_SIZE + 16 * rng_below(rng, 0x100);
