@@ -196,6 +196,8 @@ static void push_return_address(struct translation *t, struct tinsn *i)
     struct host_operand m = emit_stack_access(t, i, -size, (unsigned)size, true, true);
     unsigned rsp = host_of_guest[REG_RSP];
 
+    if (i->restore_flags) /* while rsp is what it was: it may be an operand */
+        emit_flags_again(t, i->flags_source - 1u);
     emit_load(e, T1, host_at(&t->jit->vpage));
     if (t->code64) {
         emit_lea(e, T1, host_base(T1, offset));
@@ -236,8 +238,6 @@ static void emit_call_direct(struct translation *t, struct tinsn *i)
     int64_t target = branch_target(i);
 
     push_return_address(t, i);
-    if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
     if (t->mode & MODE_SINGLE) {
         emit_jmp(e, cold_leave(t, target));
         return;
@@ -322,8 +322,6 @@ static void emit_call_indirect(struct translation *t, struct tinsn *i)
     load_target(t, i);
     emit_store(e, host_at(&jit->tmp), T0);
     push_return_address(t, i);
-    if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
     emit_load(e, T0, host_at(&jit->tmp));
     if (!(t->mode & MODE_SINGLE))
         push_expected(e);
@@ -340,6 +338,8 @@ static void emit_ret(struct translation *t, struct tinsn *i)
     int32_t released = (int32_t)size + (i->insn.row->handler == HANDLER_ret_imm ? (int32_t)(uint16_t)i->insn.imm : 0);
     struct host_operand m = emit_stack_access(t, i, 0, size, false, false);
 
+    if (i->restore_flags)
+        emit_flags_again(t, i->flags_source - 1u);
     if (t->code64) {
         emit_load(e, T0, m);
         emit_lea(e, rsp, host_base(rsp, released));
@@ -347,8 +347,6 @@ static void emit_ret(struct translation *t, struct tinsn *i)
         emit_load32(e, T0, m);
         emit_lea32(e, rsp, host_base(rsp, released));
     }
-    if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
     if (t->mode & MODE_SINGLE) {
         emit_leave_indirect(t, false);
         return;

@@ -325,6 +325,8 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
     case STEP_END:
         cpu->cpu_rip = wrap_rip(jit, address + op->insn.length);
         jit->single_executed = insn + 1;
+        if (jit->single_limit)
+            return leave(jit, STEP_END);
         break;
     case STEP_HALT:
         cpu->cpu_rip = wrap_rip(jit, address + op->insn.length);
@@ -332,10 +334,14 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
         return leave(jit, STEP_HALT);
     case STEP_BRANCH:
         jit->single_executed = insn + 1;
+        if (jit->single_limit)
+            return leave(jit, STEP_BRANCH);
         break;
     case STEP_EXIT:
         return leave(jit, STEP_EXIT);
     default: /* REPEAT, RESYNC: cpu_rip is where to go on */
+        if (jit->single_limit)
+            return leave(jit, step);
         break;
     }
     return go_on(jit);

@@ -44,6 +44,23 @@ static void setup(void)
     close(fd);
 }
 
+/* Only what is another. The bytes go where they are executed; that would do, but a serializing instruction costs little
+ * (SDM Vol. 3A 8.3). */
+static void load_code(const uint8_t *code)
+{
+    uint8_t *here = (uint8_t *)STRESS_CODE;
+    uint32_t first = 0, last = STRESS_CODE_SIZE, a = 0, b, c = 0, d;
+
+    while (first < last && here[first] == code[first])
+        first++;
+    while (first < last && here[last - 1] == code[last - 1])
+        last--;
+    if (first == last)
+        return;
+    memcpy(here + first, code + first, last - first);
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d) : : "memory");
+}
+
 static void run_case(const void *opaque_test, void *opaque_results)
 {
     const struct stress_case *test = opaque_test;
@@ -51,8 +68,7 @@ static void run_case(const void *opaque_test, void *opaque_results)
 
     for (unsigned i = 0; i < test->runs; i++) {
         struct stress_result *result = &results->run[i];
-        /* code through its own address, as far as that counts for what has been fetched */
-        memcpy((void *)STRESS_CODE, test->code, STRESS_CODE_SIZE);
+        load_code(test->code);
         memcpy(memory + STRESS_CODE_SIZE, patterns[test->pattern % PATTERNS] + STRESS_CODE_SIZE,
                STRESS_CHANGEABLE - STRESS_CODE_SIZE);
         native_execute(&test->state[i], &result->state, &result->outcome);

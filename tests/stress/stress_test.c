@@ -24,6 +24,7 @@
 #define DEFAULT_SEED  0x57e55
 #define FLUSH_EVERY   512 /* cases: what is cached goes now and then */
 #define TEXT_SIZE     16384
+#define FAILURES      4 /* of a batch that are looked at */
 
 struct stress {
     struct native *native;
@@ -37,7 +38,7 @@ struct stress {
     unsigned shown, show;
     bool whole;
     struct {
-        uint64_t cases, runs, items, ended, hung, different;
+        uint64_t cases, runs, items, ended, hung, different, unstable;
         uint64_t vectors[32];
     } total;
 };
@@ -135,7 +136,8 @@ static void account(struct stress *s, const struct program *program, const struc
         const struct stress_result *result = &host->run[i];
         const struct item *item = program_find(program, result->state.rip);
         s->total.runs++;
-        s->total.hung += result->outcome.vector == OUTCOME_HANG;
+        if (result->outcome.vector == OUTCOME_HANG && s->total.hung++ < s->show)
+            fprintf(stderr, "case 0x%llx hangs on the host in run %u\n", (unsigned long long)test->number, i + 1);
         if (item && item->flow == FLOW_STOP)
             s->total.ended++;
         else if (result->outcome.vector < ARRAY_SIZE(s->total.vectors))
@@ -143,11 +145,46 @@ static void account(struct stress *s, const struct program *program, const struc
     }
 }
 
+struct failure {
+    struct stress_case test;
+    struct stress_results host;
+    unsigned index;
+};
+
+/* Does the host do the same again? Not always: rarely, a processor executes what was there before code was changed. */
+static bool host_agrees_with_itself(struct stress *s, const struct failure *failure)
+{
+    static char text[TEXT_SIZE];
+
+    memcpy(native_case(s->native, 0), &failure->test, sizeof(failure->test));
+    native_start(s->native, 1);
+    native_finish(s->native);
+    return stress_compare(&failure->test, &s->programs[failure->index], &failure->host, native_result(s->native, 0),
+                          text, sizeof(text)) < 0;
+}
+
+static void take_failure(struct stress *s, const struct failure *failure)
+{
+    static char text[TEXT_SIZE];
+    const struct program *program = &s->programs[failure->index];
+    int run = stress_compare(&failure->test, program, &failure->host, &s->ours[failure->index], text, sizeof(text));
+
+    if (!host_agrees_with_itself(s, failure)) {
+        s->total.unstable++;
+        fprintf(stderr, "case 0x%llx: the host differs from itself in run %d; left out\n%s",
+                (unsigned long long)failure->test.number, run + 1, text);
+        return;
+    }
+    s->total.different++;
+    if (s->shown++ < s->show)
+        show_failure(s, program, &failure->test, run, text);
+}
+
 static void run_batch(struct stress *s, unsigned count)
 {
     static char text[TEXT_SIZE];
-    static struct stress_case failing[BATCH];
-    unsigned failures[BATCH], failed = 0;
+    static struct failure failures[FAILURES];
+    unsigned failed = 0;
 
     native_start(s->native, count);
     for (unsigned i = 0; i < count; i++) { /* meanwhile, here */
@@ -158,20 +195,17 @@ static void run_batch(struct stress *s, unsigned count)
     native_finish(s->native);
     for (unsigned i = 0; i < count; i++) {
         const struct stress_case *test = native_case(s->native, i);
-        account(s, &s->programs[i], test, native_result(s->native, i));
-        if (stress_compare(test, &s->programs[i], native_result(s->native, i), &s->ours[i], text, sizeof(text)) < 0)
+        const struct stress_results *host = native_result(s->native, i);
+        account(s, &s->programs[i], test, host);
+        if (stress_compare(test, &s->programs[i], host, &s->ours[i], text, sizeof(text)) < 0)
             continue;
-        s->total.different++;
-        if (s->shown + failed < s->show) {
-            failing[failed] = *test;
-            failures[failed++] = i;
-        }
+        if (failed == FAILURES)
+            s->total.different++;
+        else
+            failures[failed++] = (struct failure){ .test = *test, .host = *host, .index = i };
     }
-    for (unsigned i = 0; i < failed; i++, s->shown++) { /* the batch's results are overwritten from here on */
-        const struct stress_results *host = native_result(s->native, failures[i]);
-        int run = i ? 0 : stress_compare(&failing[i], &s->programs[failures[i]], host, &s->ours[failures[i]], text, sizeof(text));
-        show_failure(s, &s->programs[failures[i]], &failing[i], run, i ? "" : text);
-    }
+    for (unsigned i = 0; i < failed; i++) /* what the batch shares with the child is overwritten from here on */
+        take_failure(s, &failures[i]);
 }
 
 static void run_cases(struct stress *s, uint64_t cases)
@@ -199,7 +233,8 @@ static void report(const struct stress *s)
     for (unsigned i = 0; i < ARRAY_SIZE(s->total.vectors); i++)
         if (s->total.vectors[i])
             fprintf(stderr, ", %llu vector %u", (unsigned long long)s->total.vectors[i], i);
-    fprintf(stderr, ", %llu hung; seed 0x%llx\n", (unsigned long long)s->total.hung, (unsigned long long)s->seed);
+    fprintf(stderr, ", %llu hung, %llu left out; seed 0x%llx\n", (unsigned long long)s->total.hung,
+            (unsigned long long)s->total.unstable, (unsigned long long)s->seed);
 }
 
 static void run_test(unsigned l1_entries)
@@ -226,6 +261,7 @@ static void run_test(unsigned l1_entries)
     stress_guest_destroy(s->guest);
     native_destroy(s->native);
     cr_assert(s->total.cases && s->total.ended, "nothing ran");
+    cr_assert(s->total.unstable <= 3 + s->total.runs / 100000, "the host is no oracle");
     cr_assert(!s->total.different, "%llu of %llu sequences differ from the host (seed 0x%llx)",
               (unsigned long long)s->total.different, (unsigned long long)s->total.cases, (unsigned long long)s->seed);
 }
