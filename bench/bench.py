@@ -30,7 +30,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", metavar="REGEX", help="workloads whose names match; 'boot' alone measures only boots")
-    parser.add_argument("--engines", default="jit,interp,tcg,native", help="of these (interp is slow: it does a tenth of the work, in the first round)")
+    parser.add_argument("--engines", default="jit,interp,tcg,native",
+                        help="of these (interp is slow: it does a tenth of the work, in the first round)")
     parser.add_argument("--quick", action="store_true", help="one round, a fifth of the work, no interp")
     parser.add_argument("--no-boot", action="store_true", help="no boot times")
     parser.add_argument("--statistic", choices=("median", "min"), default="median", help="min: for a host that others use too")

@@ -137,8 +137,9 @@ class Report:
 
     def text(self):
         data = self.data
+        qemu = f"{data['versions']['tcg']}. " if "tcg" in self.engines else ""
         parts = [f"Host: {data['host']['cpu']}, {data['host']['cpus']} CPUs, {data['host']['kernel']}; other work kept "
-                 f"{data['host']['other_load']:.1f} CPUs busy. {data['versions'].get('tcg', '')}. Guest: `-m 1G -cpu max`. "
+                 f"{data['host']['other_load']:.1f} CPUs busy. {qemu}Guest: `-m 1G -cpu max`. "
                  f"{'Best' if data.get('statistic') == 'min' else 'Medians'} of {data['rounds']} round(s), time for one unit of work."]
         for group, title in lists.GROUPS.items():
             if any(w.group == group for w in self.selected):
@@ -159,7 +160,8 @@ def compare(data, old, selected):
     for workload in selected:
         change = ratio(now.typical(now.ours, workload.name), before.typical(now.ours, workload.name))
         if change:
-            rows.append([workload.name, show_time(before.typical(now.ours, workload.name)), show_time(now.typical(now.ours, workload.name)), f"{change:.2f}"])
+            times = [show_time(run.typical(now.ours, workload.name)) for run in (before, now)]
+            rows.append([workload.name, *times, f"{change:.2f}"])
     mean = geometric_mean(float(row[3]) for row in rows)
     rows.append(["geometric mean", "", "", f"{mean:.2f}" if mean else ""])
     return markdown([f"{now.ours}", "before", "now", "now/before"], rows)

@@ -11,6 +11,8 @@
 #include "frontend/crash.h"
 #include "frontend/terminal.h"
 #include "frontend/vm_internal.h"
+#include "jit/jit.h"
+#include "jit/jit_tools.h"
 
 #define GUEST_PHYSICAL_BITS 40
 
@@ -64,11 +66,20 @@ static int create_cpus(struct vm *vm, struct error *err)
     vm->cpu_handles = calloc(vm->cpu_count, sizeof(*vm->cpu_handles));
     if (!vm->vcpus || !vm->cpu_handles)
         return error_set(err, ENOMEM, "out of memory");
+    const struct settings *settings = vm->settings;
+    vm->tools = jit_tools_create(&(struct jit_tools_config){ .kernel = settings->kernel,
+                                                             .symbols = settings->symbols,
+                                                             .perf_map = settings->perf_map,
+                                                             .jitdump = settings->jitdump },
+                                 err);
+    if (!vm->tools)
+        return -EINVAL;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct cpu *cpu = cpu_create(i, vm->model, vm->engine, vm->mem, vm->ports, &vm->clock, err);
 
         if (!cpu)
             return -ENOMEM;
+        jit_set_tools(cpu, vm->tools);
         vm->vcpus[i] = (struct vcpu){ .vm = vm, .cpu = cpu };
         vm->cpu_handles[i] = cpu;
     }
@@ -183,6 +194,7 @@ void vm_destroy(struct vm *vm)
         if (vm->vcpus[i].cpu)
             cpu_destroy(vm->vcpus[i].cpu);
     }
+    jit_tools_destroy(vm->tools);
     for (unsigned i = 0; i < SERIAL_PORTS; i++) {
         if (vm->serial[i])
             chardev_destroy(vm->serial[i]);

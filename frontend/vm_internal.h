@@ -32,6 +32,7 @@ struct vm {
     struct boot_image *image;
     struct chardev *serial[SERIAL_PORTS], *debugcon;
     const struct engine *engine;
+    struct jit_tools *tools;
     unsigned cpu_count;
     struct vcpu *vcpus;
     void **cpu_handles; /* struct cpu *, by APIC id, for the board */

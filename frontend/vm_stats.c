@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "frontend/vm_internal.h"
+#include "jit/jit.h"
 
 static double thread_cpu_seconds(const struct vcpu *vcpu)
 {
@@ -16,6 +17,8 @@ static double thread_cpu_seconds(const struct vcpu *vcpu)
 
 void vm_print_stats(const struct vm *vm)
 {
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        jit_log_stats(vm->vcpus[i].cpu);
     if (!log_enabled(LOG_cpustats))
         return;
     for (unsigned i = 0; i < vm->cpu_count; i++) {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """extract_kernel.py VMLINUZ ELF: unpacks the kernel of a bzImage and marks its beginning.
 
-The ELF file inside a bzImage has a PVH entry point (a Xen note of type 18), at which emulators start it without a BIOS's or a
-decompressor's help. Here that entry is moved to a few instructions that send one byte, 02 (STX), to the first serial port and jump to the kernel's own
-entry. Whoever reads the console so learns when the guest's first instruction ran, on every emulator in the same way.
+The ELF file inside a bzImage has a PVH entry point (a Xen note of type 18), at which emulators start it without a decompressor.
+Here that entry is moved to a few instructions that send one byte, 02 (STX), to the first serial port and jump to the kernel's
+own entry. Whoever reads the console so learns when the kernel's first instruction ran, on every emulator in the same way.
 See Linux Documentation/arch/x86/boot.rst (fields at 1f1, 248), and xen/include/public/elfnote.h.
 """
 

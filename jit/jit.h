@@ -17,7 +17,11 @@ extern const struct engine lockstep_engine;
  * is interpreted. */
 enum step jit_step_block(struct cpu *cpu, unsigned max_instructions, unsigned *executed);
 
-/* Prints the statistics of -d jitstats. */
+/* Who is told of new blocks (NULL: nobody); before the vCPU runs. Without effect on other engines. */
+struct jit_tools;
+void jit_set_tools(struct cpu *cpu, struct jit_tools *tools);
+
+/* Prints what -d jitstats and -d op_stats ask for. Without effect on other engines. */
 void jit_log_stats(const struct cpu *cpu);
 
 #endif

@@ -85,6 +85,7 @@ static void free_jit(struct jit *jit)
 {
     jit_translate_destroy(jit);
     jit_cache_destroy(jit);
+    jit_op_stats_destroy(&jit->op_stats);
     jit_memory_destroy(jit);
 }
 
@@ -122,8 +123,12 @@ static int jit_create(struct cpu *cpu, struct error *err)
     *(uint64_t *)jit->return_base = (uint64_t)(uintptr_t)jit->thunk_return_empty;
     jit_empty_return_stack(jit);
     jit_new_salt(jit);
-    if (log_enabled(LOG_in_asm) || log_enabled(LOG_out_asm))
-        jit->tools = jit_tools_create(&(struct jit_tools_config){ NULL }, err);
+    jit->has_stats = log_enabled(LOG_jitstats) || log_enabled(LOG_op_stats);
+    if (jit->has_stats && (result = jit_op_stats_create(&jit->op_stats)) < 0) {
+        free_jit(jit);
+        interp_engine.destroy(cpu);
+        return error_set(err, ENOMEM, "no memory for statistics");
+    }
     cpu->engine_data = jit;
     cpu->park_vectors = jit_park;
     jit_signal_install();

@@ -13,6 +13,7 @@
 
 #include "jit/jit.h"
 #include "jit/jit_emit.h"
+#include "jit/jit_op_stats.h"
 #include "jit/jit_signal.h"
 #include "jit/jit_tools.h"
 
@@ -206,7 +207,7 @@ struct jit {
     struct jit_block *single_block;
     unsigned single_executed;
     struct jit_signal_region signal_region;
-    bool interpret_next, count_in_c;
+    bool interpret_next;
     bool has_bmi2, has_avx, has_stats, flush_wanted;
     uint8_t cpl;              /* the return stack's privilege level */
     uint64_t user_return_sp;
@@ -215,6 +216,7 @@ struct jit {
     uint64_t fault_pc;
     struct translation *translation; /* scratch of jit_translate.c */
     struct jit_tools *tools;          /* NULL: nobody is told of new blocks */
+    struct jit_op_stats op_stats;     /* counts NULL: not wanted */
     struct jit_stats stats;
 };
 
@@ -277,7 +279,7 @@ bool jit_attention_due(const struct cpu *cpu);
 enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *executed);
 
 /* jit_stats.c */
-void jit_count_in_c(struct jit *jit, const struct iop *op);
+void jit_count_in_c(struct jit *jit, const struct iop *op, enum jit_in_c reason);
 void jit_report_block(struct jit *jit, const struct jit_block *block); /* to jit->tools */
 
 /* jit_flags.c: the guest's arithmetic flags, from the instruction that produced them, whose operands are unchanged. */

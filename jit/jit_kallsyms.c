@@ -33,7 +33,7 @@
 #define SYMBOLS_MIN      256 /* fewer would need other checks, and no kernel has so few */
 #define SYMBOLS_MAX      (4u << 20)
 #define NAMES_SIZE_MAX   (32 * MIB)
-#define NAME_SIZE        512        /* KSYM_NAME_LEN */
+#define NAME_SIZE        512 /* KSYM_NAME_LEN */
 #define KERNEL_RANGE     (256 * MIB)
 
 struct tables {
@@ -42,7 +42,8 @@ struct tables {
     size_t tokens, token_index; /* offsets in image */
     size_t markers, names;
     uint32_t count;
-    uint64_t budget; /* tokens and symbols that may still be looked at: bounds the time, whatever is in the guest's memory */
+    uint64_t
+        budget; /* tokens and symbols that may still be looked at: bounds the time, whatever is in the guest's memory */
     size_t offsets;
     gva_t base;
     bool absolute; /* not negative offsets are addresses */
@@ -169,7 +170,7 @@ static bool take_offsets(struct tables *t, size_t offsets, size_t base, gva_t te
         return false;
     t->offsets = offsets;
     t->base = read_le(t, base, 8);
-    if (t->base % PAGE_SIZE || text < t->base || text - t->base >= KERNEL_RANGE)
+    if (t->base % PAGE_SIZE || text - t->base >= KERNEL_RANGE) /* below it: a very large difference */
         return false;
     t->absolute = false;
     for (uint32_t i = 0; i < t->count; i++)

@@ -2,7 +2,7 @@
  *
  *     START SIZE NAME        hexadecimal, without 0x
  *
- * The map has no time in it: when the code cache is recycled, an address has several lines. jitdump is for that.
+ * perf reads it once, when it reports; the file then has to say what was where at the end.
  *
  * Threads: any; one lock around the file. */
 #include "jit/jit_perf.h"
@@ -26,6 +26,7 @@ struct jit_perf {
     FILE *file;       /* guarded by lock */
     uint64_t flushed; /* guarded by lock: host time, ns */
     bool failed;      /* guarded by lock */
+    long kept;        /* guarded by lock: bytes of the file that stay when the rest is forgotten */
 };
 
 struct jit_perf *jit_perf_open(const char *path, struct error *err)
@@ -83,5 +84,20 @@ void jit_perf_add(struct jit_perf *perf, const void *host_code, size_t size, con
         check(perf, fflush(perf->file) == 0);
         perf->flushed = now;
     }
+    pthread_mutex_unlock(&perf->lock);
+}
+
+void jit_perf_keep(struct jit_perf *perf)
+{
+    pthread_mutex_lock(&perf->lock);
+    perf->kept = ftell(perf->file);
+    pthread_mutex_unlock(&perf->lock);
+}
+
+void jit_perf_forget(struct jit_perf *perf)
+{
+    pthread_mutex_lock(&perf->lock);
+    check(perf, fflush(perf->file) == 0 && ftruncate(fileno(perf->file), perf->kept) == 0 &&
+                    fseek(perf->file, perf->kept, SEEK_SET) == 0);
     pthread_mutex_unlock(&perf->lock);
 }

@@ -14,4 +14,10 @@ void jit_perf_close(struct jit_perf *perf); /* may be NULL */
  * warned of once. */
 void jit_perf_add(struct jit_perf *perf, const void *host_code, size_t size, const char *name);
 
+/* The map has no time in it: of several names of an address, perf takes any. So when the code cache is emptied, what was in it is
+ * taken out of the file (samples from before lose their names then: jitdump keeps them), but for what was there when
+ * jit_perf_keep was called last: code that is never recycled. */
+void jit_perf_keep(struct jit_perf *perf);
+void jit_perf_forget(struct jit_perf *perf);
+
 #endif

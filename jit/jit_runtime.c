@@ -293,7 +293,8 @@ static const void *deliver_fault(struct jit *jit)
 }
 
 /* cpu_rip is at the instruction; registers and flags are exact. */
-static const void *execute_by_handler(struct jit *jit, const struct jit_block *block, unsigned insn)
+static const void *execute_by_handler(struct jit *jit, const struct jit_block *block, unsigned insn,
+                                      enum jit_in_c reason)
 {
     struct cpu *cpu = jit->cpu;
     uint64_t data_generation = cpu->mmu.data_generation, exec_generation = cpu->mmu.exec_generation;
@@ -302,9 +303,9 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
 
     if (!op)
         return leave(jit, STEP_RESYNC);
-    if (unlikely(jit->count_in_c)) {
+    if (unlikely(jit->op_stats.counts != NULL)) {
         jit_park(cpu);
-        jit_count_in_c(jit, op);
+        jit_count_in_c(jit, op, reason);
     }
     if (jit->single_limit)
         jit->single_executed = insn;
@@ -395,7 +396,7 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
         return go_on(jit);
     }
     jit->stats.slow_accesses++;
-    return execute_by_handler(jit, block, info->insn);
+    return execute_by_handler(jit, block, info->insn, JIT_IN_C_SLOW_ACCESS);
 }
 
 /* ---- Jumps ---- */
@@ -475,7 +476,7 @@ const void *jit_slow(struct cpu *cpu, const uint8_t *stub)
         cpu->cpu_rip = rip_of(jit, block, info->insn);
         settle_flags(jit, block, 0);
         jit->stats.helpers++;
-        return execute_by_handler(jit, block, info->insn);
+        return execute_by_handler(jit, block, info->insn, JIT_IN_C_HELPER);
     case STUB_LOOKUP:
         return jump(jit);
     case STUB_POLL:
@@ -522,5 +523,5 @@ const void *jit_fault(struct cpu *cpu, const uint8_t *unused)
     cpu->cpu_rip = rip_of(jit, block, insn);
     settle_flags(jit, block, block->marks[insn].flags_source);
     jit->stats.host_faults++;
-    return execute_by_handler(jit, block, insn);
+    return execute_by_handler(jit, block, insn, JIT_IN_C_FAULT);
 }

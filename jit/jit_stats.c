@@ -2,10 +2,16 @@
 #include "base/log.h"
 #include "jit/jit_internal.h"
 
-void jit_count_in_c(struct jit *jit, const struct iop *op)
+void jit_count_in_c(struct jit *jit, const struct iop *op, enum jit_in_c reason)
 {
-    (void)jit;
-    (void)op;
+    if (op->insn.row)
+        jit_op_stats_in_c(&jit->op_stats, op->insn.row, reason);
+}
+
+void jit_set_tools(struct cpu *cpu, struct jit_tools *tools)
+{
+    if (cpu->engine == &jit_engine && tools && jit_tools_wanted(tools))
+        jit_of(cpu)->tools = tools;
 }
 
 void jit_report_block(struct jit *jit, const struct jit_block *block)
@@ -30,9 +36,8 @@ static double per(uint64_t a, uint64_t b)
     return b ? (double)a / (double)b : 0;
 }
 
-void jit_log_stats(const struct cpu *cpu)
+static void log_counters(const struct cpu *cpu, const struct jit *jit)
 {
-    const struct jit *jit = jit_of(cpu);
     const struct jit_stats *s = &jit->stats;
 
     log_vprint(LOG_jitstats, "vCPU %u: %llu blocks of %.1f instructions and %.1f bytes; hot %.2f, cold %.2f bytes a guest byte\n",
@@ -58,5 +63,24 @@ void jit_log_stats(const struct cpu *cpu)
     LINE(salts);
     LINE(interpreted);
 #undef LINE
-    log_vprint(LOG_jitstats, "vCPU %u: executed %llu\n", cpu->index, (unsigned long long)jit->executed);
+    uint64_t in_c = s->helpers + s->slow_accesses + s->host_faults + cpu->stats.instructions;
+    log_vprint(LOG_jitstats, "vCPU %u: executed %llu instructions, %llu of them in C (%.4f %%), %llu of those interpreted\n",
+               cpu->index, (unsigned long long)(jit->executed + cpu->stats.instructions), (unsigned long long)in_c,
+               100 * per(in_c, jit->executed + cpu->stats.instructions), (unsigned long long)cpu->stats.instructions);
+}
+
+void jit_log_stats(const struct cpu *cpu)
+{
+    if (cpu->engine != &jit_engine)
+        return;
+    struct jit *jit = jit_of(cpu);
+    if (log_enabled(LOG_jitstats))
+        log_counters(cpu, jit);
+    if (!jit->op_stats.counts)
+        return;
+    jit->op_stats.executed = jit->executed + cpu->stats.instructions;
+    if (log_enabled(LOG_jitstats))
+        jit_op_stats_print(&jit->op_stats, LOG_jitstats, 40);
+    if (log_enabled(LOG_op_stats))
+        jit_op_stats_print(&jit->op_stats, LOG_op_stats, 0);
 }

@@ -118,13 +118,13 @@ bool jit_tools_wanted(const struct jit_tools *tools)
 
 /* ---- The guest's own symbol table ---- */
 
-/* What is not mapped, or not memory, reads as zeros. */
+/* What is not mapped stays zero. DMA's reading: devices are not touched. */
 static void read_guest(struct cpu *cpu, gva_t gva, uint8_t *buffer, size_t size)
 {
     for (size_t at = 0; at < size; at += PAGE_SIZE) {
         gpa_t gpa;
 
-        if (mmu_walk_debug(&cpu->mmu.paging, cpu->physmem, gva + at, &gpa) && physmem_lookup(cpu->physmem, gpa).host)
+        if (mmu_walk_debug(&cpu->mmu.paging, cpu->physmem, gva + at, &gpa))
             physmem_read(cpu->physmem, gpa, buffer + at, PAGE_SIZE);
     }
 }
@@ -241,4 +241,12 @@ void jit_tools_add_code(struct jit_tools *tools, const struct jit_tools_code *co
 
     snprintf(full, sizeof(full), "eidolon:%s", name);
     add_code(tools, code, full);
+    if (tools->perf)
+        jit_perf_keep(tools->perf);
+}
+
+void jit_tools_forget_blocks(struct jit_tools *tools)
+{
+    if (tools->perf) /* the jitdump has times */
+        jit_perf_forget(tools->perf);
 }

@@ -40,7 +40,9 @@ struct jit_tools_block {
 };
 /* A block was translated, and its code is in place. */
 void jit_tools_add_block(struct jit_tools *tools, struct cpu *cpu, const struct jit_tools_block *block);
-/* Code that belongs to no block: "eidolon:NAME". */
+/* The code cache was emptied: what blocks were told of is gone, and its memory will be used again. */
+void jit_tools_forget_blocks(struct jit_tools *tools);
+/* Code that belongs to no block and stays: "eidolon:NAME". Before the first block. */
 void jit_tools_add_code(struct jit_tools *tools, const struct jit_tools_code *code, const char *name);
 
 /* "guest:SYMBOL+0x12", "guest:user:0x401000", "guest:gpa:0x1000": for -d exec and reports. Returns buffer. */

@@ -141,6 +141,10 @@ struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host,
     jit->stats.guest_bytes += t->guest_bytes;
     jit->stats.hot_bytes += block->hot_size;
     jit->stats.cold_bytes += block->cold_size;
+    if (unlikely(jit->op_stats.counts != NULL))
+        for (unsigned n = 0; n < t->count; n++)
+            if (t->insns[n].insn.row)
+                jit->op_stats.counts[t->insns[n].insn.row - insn_rows].translated++;
     jit->stats.translate_cycles += __builtin_ia32_rdtsc() - start;
     return block;
 }

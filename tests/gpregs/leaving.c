@@ -13,6 +13,7 @@ void live_leaving(const char *name)
 
     if (!cpu || !cpu->vectors_live)
         return;
+    cpu_thread_leave(NULL); /* what follows comes here too */
     if (write(2, text, sizeof(text) - 1) < 0 || write(2, name, strlen(name)) < 0 || write(2, "\n", 1) < 0)
         _exit(3);
     abort();

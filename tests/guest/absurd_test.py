@@ -28,7 +28,7 @@ COMPLAINTS = re.compile(
 
 
 def command(program, image, append):
-    arguments = program.split() + "-accel interp -machine q35 -cpu max -m 64M -display none -nodefaults".split()
+    arguments = program.split() + "-machine q35 -cpu max -m 64M -display none -nodefaults".split()
     arguments += "-serial null -monitor none -debugcon stdio".split()
     return arguments + ["-kernel", image, "-append", append]
 

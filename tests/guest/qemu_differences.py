@@ -128,6 +128,11 @@ ROWS = [
         "INT1 is not there (SDM Vol. 2A INT n/INTO/INT3/INT1)",
         ["delivery/int1-user", "delivery/int1-ignores-gate-dpl", "debug/step-int1"],
     ),
+    Row(
+        "instructions that CPUID does not offer are not all undefined: WAITPKG, RTM, XOP, TBM, LWP, SVM; RDSEED is "
+        "offered and undefined (SDM Vol. 2, each instruction's page: #UD if the CPUID bit is 0; APM Vol. 3 likewise)",
+        ["soundness_host/soundness-15-offered-or-undefined-*"],
+    ),
     # ---- Error codes and delivery ----
     Row(
         "in long mode the error code for a gate is its offset, not its number (SDM Vol. 3A 6.13: the index is of "
@@ -151,7 +156,8 @@ ROWS = [
          "paging/canonical-read-across-low-end-stack", "paging/canonical-push-*",
          "paging/canonical-pop-noncanonical", "paging/canonical-rbp-base-is-ss",
          "paging/canonical-rsp-index-none-is-ss", "paging/canonical-rbp-with-ds-prefix",
-         "paging/canonical-enter-noncanonical", "paging/canonical-vector-stack", "debug/popf-noncanonical-stack"],
+         "paging/canonical-enter-noncanonical", "paging/canonical-vector-stack", "debug/popf-noncanonical-stack",
+         "soundness_access/soundness-01-bad-stacks-*", "soundness_access/soundness-03-edge-*-low-end-stack", "soundness_access/soundness-03-edge-*-high-start-stack"],
     ),
     Row(
         "loading a code segment through a gate does not set its accessed bit (SDM Vol. 3A 3.4.5.1)",
@@ -164,7 +170,8 @@ ROWS = [
         ["delivery/gate-offset-noncanonical", "delivery/iret-rip-noncanonical*", "control/near-*-noncanonical*",
          "control/near-relative-jmp-past-low-end", "control/far-jmp-64-noncanonical-intel",
          "control/gate-call-noncanonical", "control/retf-noncanonical", "control/sysret-noncanonical-intel",
-         "control/sysexit-noncanonical-*-intel"],
+         "control/sysexit-noncanonical-*-intel",
+         "soundness_access/soundness-01-bad-targets-*", "soundness_operands/soundness-20-sysret-noncanonical-intel"],
     ),
     Row(
         "the instruction pointer of #SS for a call gate's non-canonical stack is not that of the CALL (SDM Vol. "
@@ -228,7 +235,8 @@ ROWS = [
         ["system/lock-legal-page-fault", "control/compat-far-jmp-to-64", "paging/kernel-*absent",
          "paging/user-*absent", "paging/user-*kernel-r?", "paging/kernel-smap-*user-r?", "paging/key-*",
          "paging/ad-fetch", "paging/cross-xchg-second-absent", "paging32/*-absent", "paging32/*-user-kernel-r?",
-         "paging32/*-directory-supervisor"],
+         "paging32/*-directory-supervisor",
+         "soundness_access/soundness-03-edge-*-absent-rmw", "soundness_access/soundness-03-edge-user-*-supervisor-rmw", "soundness_groups/soundness-04-random-groups-*-absent", "soundness_groups/soundness-04-random-groups-user-second-supervisor", "soundness_groups/soundness-02-random-groups-compatibility"],
     ),
     Row(
         "faults by reserved bits have P = 0 (SDM Vol. 3A 4.7: RSVD implies P)",
@@ -265,7 +273,8 @@ ROWS = [
     ),
     Row(
         "what is not there reads as 0 (ICH9 data sheet 5.1: master abort, reads return ones)",
-        ["paging/nowhere-*"],
+        ["paging/nowhere-*",
+         "soundness_groups/soundness-04-random-groups-*-no-memory"],
     ),
     Row(
         "PDPTEs are read from memory at each walk and not checked when they are loaded (SDM Vol. 3A 4.4.1)",
@@ -320,7 +329,8 @@ ROWS = [
     ),
     Row(
         "VEX instructions look at EM (SDM Vol. 2A table 2-14)",
-        ["vector/avx-em"],
+        ["vector/avx-em",
+         "soundness_vector/soundness-16-controls-avx*"],
     ),
     Row(
         "x87 exceptions are reported at FWAIT and after unmasking at best, not by the next waiting instruction "
@@ -328,8 +338,29 @@ ROWS = [
         ["vector/mf-*"],
     ),
     Row(
+        "an unmasked x87 exception of the operands does not keep the stack as it was (SDM Vol. 1 8.5.3)",
+        ["soundness_vector/soundness-16-x87-exception-in-turns"],
+    ),
+    Row(
+        "VMASKMOV and VPMASKMOV with an empty mask load something, and a store that faults has written the elements "
+        "before (SDM Vol. 2C VMASKMOV, VPMASKMOV; Vol. 3A 6.5: faults are restartable)",
+        ["soundness_operands/soundness-18-v*-load", "soundness_operands/soundness-18-v*-store"],
+    ),
+    Row(
+        "a store of more than 8 bytes that crosses a page end has written its first part when the second faults (SDM "
+        "Vol. 3A 6.5: faults are restartable)",
+        ["soundness_access/soundness-03-edge-*-second-absent-wide",
+         "soundness_access/soundness-03-edge-*-second-read-only-wide",
+         "soundness_access/soundness-03-edge-user-second-supervisor-wide",
+         "soundness_access/soundness-03-edge-*-low-end-wide", "soundness_access/soundness-03-edge-*-absent-avx",
+         "soundness_access/soundness-03-edge-*-second-read-only-avx",
+         "soundness_access/soundness-03-edge-user-second-supervisor-avx",
+         "soundness_access/soundness-03-edge-*-low-end-avx"],
+    ),
+    Row(
         "unmasked SIMD exceptions are never raised (SDM Vol. 1 11.5)",
-        ["vector/xm-*", "vector/avx-mxcsr-exception"],
+        ["vector/xm-*", "vector/avx-mxcsr-exception",
+         "soundness_vector/soundness-16-simd-exception-in-turns"],
     ),
     Row(
         "reserved bits of MXCSR are ignored (SDM Vol. 1 10.2.3, 10.5.1.2, 13.8)",
@@ -341,7 +372,8 @@ ROWS = [
     ),
     Row(
         "alignment is never checked (SDM Vol. 3A 6.15, interrupt 17)",
-        ["vector/ac-*"],
+        ["vector/ac-*",
+         "soundness_flags/soundness-16-ac-in-turns", "soundness_flags/soundness-16-ac-set-in-the-middle"],
     ),
     # ---- Devices ----
     Row(

@@ -42,6 +42,27 @@ Test(perf_map, lines)
     unlink(path);
 }
 
+/* What was in the code cache before it was emptied is not in the file any more. */
+Test(perf_map, forgets)
+{
+    char path[TEMP_PATH];
+    struct error err;
+    struct jit_perf *perf = jit_perf_open(temp_file(path, "", 0), &err);
+    char *text;
+
+    jit_perf_add(perf, (void *)0x10, 1, "eidolon:stays");
+    jit_perf_keep(perf);
+    for (unsigned i = 0; i < 10000; i++)
+        jit_perf_add(perf, (void *)0x20, 1, "guest:old");
+    jit_perf_forget(perf);
+    jit_perf_add(perf, (void *)0x20, 1, "guest:new");
+    jit_perf_close(perf);
+    text = file_contents(path, NULL);
+    cr_expect_str_eq(text, "10 1 eidolon:stays\n20 1 guest:new\n");
+    free(text);
+    unlink(path);
+}
+
 Test(perf_map, standard_name)
 {
     char path[TEMP_PATH];

@@ -292,18 +292,23 @@ Test(symbols, text_refused)
 
 Test(symbols, files_refused)
 {
-    static const char *const paths[] = { "/nonexistent", "/", "/dev/zero", "/tmp/eidolon-test-fifo" };
+    static const char *const cases[][2] = {
+        { "/nonexistent", "No such file or directory" },
+        { "/", "not a file" },
+        { "/dev/zero", "not a file" },
+        { "/tmp/eidolon-test-fifo", "not a file" },
+    };
     struct jit_symbols *symbols = jit_symbols_create();
     struct error err;
 
-    unlink(paths[3]);
-    cr_assert_eq(mkfifo(paths[3], 0600), 0);
-    for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+    unlink(cases[3][0]);
+    cr_assert_eq(mkfifo(cases[3][0], 0600), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         err.text[0] = '\0';
-        cr_expect_lt(jit_symbols_load_file(symbols, paths[i], &err), 0, "%s", paths[i]);
-        cr_expect(err.text[0], "%s", paths[i]);
+        cr_expect_lt(jit_symbols_load_file(symbols, cases[i][0], &err), 0, "%s", cases[i][0]);
+        cr_expect_str_eq(err.text, cases[i][1], "%s: %s", cases[i][0], err.text);
     }
-    unlink(paths[3]);
+    unlink(cases[3][0]);
     jit_symbols_destroy(symbols);
 }
 

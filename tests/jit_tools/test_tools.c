@@ -123,6 +123,9 @@ Test(tools, block)
     cr_assert(jit_tools_wanted(machine->tools));
     jit_tools_add_code(machine->tools, &thunk, "thunk_slow");
     jit_tools_add_code(machine->tools, &none, "nothing");
+    block = block_at(0x402000, true);
+    jit_tools_add_block(machine->tools, machine->cpu, &block);
+    jit_tools_forget_blocks(machine->tools);
     block = block_at(kallsyms_address(20) + 4, false);
     jit_tools_add_block(machine->tools, machine->cpu, &block);
     block = block_at(0x401000, true);

@@ -336,7 +336,7 @@ static void idiom_division(struct generator *g)
         return;
     if (register_is_free(g, divisor) && rng_chance(g->rng, 90))
         add_reg_imm(g, 1, size, divisor, 1 + (int32_t)rng_below(g->rng, 100)); /* or: not 0 */
-    if (rng_chance(g->rng, 5))
+    if (register_is_free(g, divisor) && rng_chance(g->rng, 5))
         add_reg_reg(g, 0x31, size, divisor, divisor); /* but now and then */
     if (register_is_free(g, divisor) || rng_chance(g->rng, 10)) {
         if (digit == 7)

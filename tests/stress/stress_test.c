@@ -3,7 +3,7 @@
  *   EIDOLON_ENGINE        interp or jit
  *   EIDOLON_STRESS_CASES  sequences in each test (default below)
  *   EIDOLON_SEED          another seed
- *   EIDOLON_STRESS_CASE   only this case number
+ *   EIDOLON_STRESS_CASE   only this case number; its code is shown
  *   EIDOLON_STRESS_SHOW   failures that are shown (default 3)
  *   EIDOLON_STRESS_WHOLE  failures are not made smaller
  *
@@ -196,6 +196,8 @@ static void run_batch(struct stress *s, unsigned count)
     for (unsigned i = 0; i < count; i++) {
         const struct stress_case *test = native_case(s->native, i);
         const struct stress_results *host = native_result(s->native, i);
+        if (s->only_case)
+            show_code(s, &s->programs[i], test->code);
         account(s, &s->programs[i], test, host);
         if (stress_compare(test, &s->programs[i], host, &s->ours[i], text, sizeof(text)) < 0)
             continue;

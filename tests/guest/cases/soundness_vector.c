@@ -128,7 +128,7 @@ struct event {
     X(deep_calls, USER, "mov ecx, 300; 1: call 2f; jmp 3f; 2: dec ecx; jz 4f; call 2b; 4: ret; 3:")                    \
     X(popf, USER, "pushfq; popfq; std; cld; lahf; sahf")                                                               \
     X(x87_pointer, USER, "fnop; fnstenv [r14+0x100]; fldenv [r14+0x100]")                                              \
-    X(empty_masks, USER, "xor eax, eax; xor edx, edx; xgetbv")
+    X(xgetbv, USER, "xor ecx, ecx; xgetbv")
 #define X(id, mode, text)                                                                                              \
     static struct code event_##id(void)                                                                                \
     {                                                                                                                  \
