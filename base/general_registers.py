@@ -1,16 +1,16 @@
 """Checks the code that runs while the guest's vector state is in the host's registers (docs/design.md 9.4).
 
 Two things must not be in it: calls of code that may use vector registers, and vector or x87 instructions of its own
-(inline assembly; the compiler is told not to make any). So all its object files are linked with each other (ld -r); what
-is then still undefined is called from outside and has to be in the list of allowances, with the files that may call it and
-the reason why that is safe. And everything is disassembled.
+(inline assembly; the compiler is told not to make any). So all its object files are linked with each other (ld -r);
+what is then still undefined is called from outside and has to be in the list of allowances, with the files that may
+call it and the reason why that is safe. And everything is disassembled.
 
 The list, general_registers.allow: one allowance per line, `#` begins a comment.
 
     NAMES   FILES   WHY
-    A name is a symbol; `file:PATH`, any symbol that this source file defines; `insn:MNEMONIC`, an instruction (`insn:*`: all).
-    Both lists are separated by commas; FILES may have wildcards.
-    WHY begins with one of the words of REASONS.
+    A name is a symbol; `file:PATH`, any symbol that this source file defines; `insn:MNEMONIC`, an instruction
+    (`insn:*`: all of them). Both lists are separated by commas; FILES may have wildcards. WHY begins with one of the
+    words of REASONS.
 """
 
 import argparse
@@ -24,11 +24,10 @@ REASONS = {
     'parked': 'the caller has parked the vector registers',
     'setup': 'creation, destruction, options, saved state: no guest code is running on the thread',
     'devices': 'only devices and set-up come here: a vCPU thread has parked before it called a device',
-    'parks': 'it parks before it does anything else, and is compiled like its callers',
     'verified': 'it uses general registers only, for the reason given',
 }
-VECTOR_CODE = re.compile(r'%([xyzt]mm|mm|st|k)\d?\b|^(f|emms|ldmxcsr|stmxcsr|v?(ld|st)mxcsr|xsave|xrstor|vzero|k[a-z]+[bwdq]\b|'
-                         r'ldtilecfg|sttilecfg|tile)')
+# Operands, and mnemonics of what has none of them or has them in memory.
+VECTOR_CODE = re.compile(r'%([xyzt]?mm|st|k)\d*\b|^(f|emms|v?ldmxcsr|v?stmxcsr|xsave|xrstor|vzero|ldtilecfg|sttilecfg|tile)')
 SUSPECT_LINE = re.compile(r'^\s*[0-9a-f]+:\s+(?:(?:lock|rep|repz|repnz|data16|cs|ds|es|ss|fs|gs|bnd|notrack)\s+)*(\S.*)')
 
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/host_memory.h"
 #include "cpu/debug.h"
 #include "cpu/system_internal.h"
 #include "cpu/xstate.h"
@@ -17,21 +18,19 @@
 struct cpu *cpu_create(unsigned index, const struct cpuid_model *model, const struct engine *engine,
                        struct physmem *physmem, struct port_space *ports, struct clock *clock, struct error *err)
 {
-    size_t size = ALIGN_UP(sizeof(struct cpu), 64);
-    struct cpu *cpu = aligned_alloc(64, size);
+    /* Among the process's mappings and not in its heap: generated code wants to lie within 2 GiB of it. */
+    struct host_region memory;
 
-    if (!cpu) {
-        error_set(err, ENOMEM, "no memory for vCPU %u", index);
+    if (host_memory_anonymous(&memory, ALIGN_UP(sizeof(struct cpu), PAGE_SIZE), err) < 0)
         return NULL;
-    }
-    memset(cpu, 0, size);
+    struct cpu *cpu = memory.base;
     cpu->index = index;
     cpu->model = model;
     cpu->physmem = physmem;
     cpu->ports = ports;
     cpu->clock = clock;
     if (mmu_init(&cpu->mmu, physmem, err) < 0) {
-        free(cpu);
+        host_memory_free(&memory);
         return NULL;
     }
     cpu->mmu.paging.max_physical_bits = cpuid_model_physical_bits(model);
@@ -57,7 +56,8 @@ void cpu_destroy(struct cpu *cpu)
     mmu_destroy(&cpu->mmu);
     pthread_mutex_destroy(&cpu->wait_lock);
     pthread_cond_destroy(&cpu->wait_cond);
-    free(cpu);
+    struct host_region memory = { .base = cpu, .size = ALIGN_UP(sizeof(*cpu), PAGE_SIZE), .fd = -1 };
+    host_memory_free(&memory);
 }
 
 void cpu_set_apic(struct cpu *cpu, void *apic, const struct cpu_apic_ops *ops)
@@ -102,6 +102,7 @@ enum cpu_exit cpu_run(struct cpu *cpu)
     struct cpu *before = cpu_thread_enter(cpu);
     enum cpu_exit reason = cpu->engine->run(cpu);
 
+    cpu_park_vectors(cpu); /* whoever comes next reads all state from the structure */
     cpu_thread_leave(before);
     return reason;
 }

@@ -293,7 +293,7 @@ static uint16_t replay_registers(const struct tinsn *i)
     }
 }
 
-static bool can_execute_again(const struct tinsn *i)
+bool can_execute_again(const struct tinsn *i)
 {
     unsigned handler = i->insn.row->handler;
 

@@ -43,11 +43,11 @@ static struct jit_block **address_bucket(struct jit *jit, gpa_t gpa, jit_mode_t 
     return &jit->by_address[(gpa ^ gpa >> 15 ^ (uint64_t)mode << 6) % BLOCK_BUCKETS];
 }
 
-struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode)
+struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode, gpa_t second_page)
 {
     struct jit_block *block = *address_bucket(jit, gpa, mode);
 
-    while (block && (block->gpa != gpa || block->mode != mode))
+    while (block && (block->gpa != gpa || block->mode != mode || block->second_page != second_page))
         block = block->next_by_address;
     return block;
 }
@@ -81,7 +81,7 @@ void jit_page_release_if_empty(struct jit *jit, gpa_t gpa)
 {
     struct code_page **link = page_link(jit, gpa), *page = *link;
 
-    if (!page || page->blocks)
+    if (!page || page->blocks || page->crossing)
         return;
     *link = page->next;
     physmem_code_release(jit->cpu->physmem, page->page);
@@ -98,6 +98,11 @@ void jit_block_insert(struct jit *jit, struct jit_block *block)
     *bucket = block;
     block->next_in_page = page->blocks;
     page->blocks = block;
+    if (block->second_page) {
+        struct code_page *second = *page_link(jit, block->second_page);
+        block->next_in_second = second->crossing;
+        second->crossing = block;
+    }
     jit->by_code[jit->block_count++] = block;
 }
 
@@ -194,22 +199,64 @@ static void forget_jumps(struct jit *jit, const struct jit_block *block)
             jit->jump_cache[n] = (struct jump_cache_entry){ 0 };
 }
 
+static void forget(struct jit *jit, struct jit_block *block)
+{
+    retire(jit, block);
+    if (block->in_jump_cache)
+        forget_jumps(jit, block);
+}
+
+static void unlink_crossing(struct jit *jit, struct jit_block *block)
+{
+    struct code_page *page = *page_link(jit, block->second_page);
+    struct jit_block **link = &page->crossing;
+
+    while (*link != block)
+        link = &(*link)->next_in_second;
+    *link = block->next_in_second;
+}
+
+static void unlink_in_page(struct jit *jit, struct jit_block *block)
+{
+    struct jit_block **link = &(*page_link(jit, block->gpa))->blocks;
+
+    while (*link != block)
+        link = &(*link)->next_in_page;
+    *link = block->next_in_page;
+}
+
+static bool overlaps(gpa_t start, uint64_t bytes, gpa_t gpa, uint64_t size)
+{
+    return start < gpa + size && start + bytes > gpa;
+}
+
 static void invalidate_in_page(struct jit *jit, gpa_t gpa, uint64_t size)
 {
     struct code_page *page = *page_link(jit, gpa);
+    struct jit_block *block, *next;
 
     if (!page)
         return;
-    for (struct jit_block **link = &page->blocks; *link;) {
-        struct jit_block *block = *link;
-        if (block->gpa >= gpa + size || block->gpa + block->guest_bytes <= gpa) {
-            link = &block->next_in_page;
+    for (block = page->blocks; block; block = next) {
+        next = block->next_in_page;
+        if (!overlaps(block->gpa, block->guest_bytes, gpa, size))
             continue;
+        unlink_in_page(jit, block);
+        forget(jit, block);
+        if (block->second_page) {
+            unlink_crossing(jit, block);
+            jit_page_release_if_empty(jit, block->second_page);
         }
-        *link = block->next_in_page;
-        retire(jit, block);
-        if (block->in_jump_cache)
-            forget_jumps(jit, block);
+    }
+    for (block = page->crossing; block; block = next) {
+        next = block->next_in_second;
+        uint64_t in_first = PAGE_SIZE - (block->gpa & ~PAGE_MASK);
+        if (!overlaps(block->second_page, block->guest_bytes - in_first, gpa, size))
+            continue;
+        unlink_crossing(jit, block);
+        unlink_in_page(jit, block);
+        forget(jit, block);
+        jit_page_release_if_empty(jit, block->gpa);
     }
     jit_page_release_if_empty(jit, gpa);
 }
@@ -243,6 +290,10 @@ void jit_cache_flush(struct jit *jit)
     jit_cache_carve(jit);
     jit_empty_return_stack(jit);
     jit->stats.cache_flushes++;
+    if (unlikely(jit->tools != NULL)) {
+        jit_park(jit->cpu);
+        jit_tools_forget_blocks(jit->tools);
+    }
 }
 
 /* ---- Addresses ---- */

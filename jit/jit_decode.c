@@ -314,8 +314,8 @@ static bool decode_one(struct translation *t, struct tinsn *i, unsigned page_off
     i->bytes = bytes;
     i->page_offset = (uint16_t)page_offset;
     i->group = NO_SLOT;
-    enum decode_status status =
-        insn_decode(bytes, PAGE_SIZE - page_offset, t->code64 ? CODE64 : CODE32, &i->insn);
+    size_t available = t->available - (size_t)(bytes - t->host);
+    enum decode_status status = insn_decode(bytes, available, t->code64 ? CODE64 : CODE32, &i->insn);
     if (status == DECODE_TRUNCATED)
         return false;
     if (status != DECODE_OK) {
@@ -343,6 +343,17 @@ static bool ends_block(const struct tinsn *i)
     }
 }
 
+/* Going on behind a branch makes longer stretches for groups, at the price of translating code more than once: not for long, nor
+ * where a translation exists already. */
+static bool ends_at_branch(const struct translation *t, unsigned exits, unsigned next)
+{
+    if (t->mode & MODE_SINGLE)
+        return exits >= BLOCK_MAX_LINKS / 2 - 1;
+    if (t->count >= t->jit->soft_limit || exits >= BLOCK_MAX_LINKS / 4 - 1)
+        return true;
+    return next < PAGE_SIZE && jit_block_find(t->jit, (t->gpa & PAGE_MASK) + next, t->mode, 0);
+}
+
 unsigned translation_decode(struct translation *t, unsigned max_insns)
 {
     unsigned offset = t->gpa & ~PAGE_MASK, exits = 0;
@@ -364,7 +375,7 @@ unsigned translation_decode(struct translation *t, unsigned max_insns)
             t->ends_in_branch = i->kind != KIND_HELPER_END;
             break;
         }
-        if (exits >= BLOCK_MAX_LINKS / 2 - 1)
+        if (i->kind >= KIND_JCC && i->kind <= KIND_CALL_INDIRECT && ends_at_branch(t, exits, offset))
             break;
     }
     t->guest_bytes = offset - (unsigned)(t->gpa & ~PAGE_MASK);

@@ -1,8 +1,8 @@
 /* Disassembly through capstone, with our own decoder beside it.
  *
- * Our decoder says how long an instruction is, because it is what the translator goes by, and it is tested against Zydis; capstone
- * gives the text. Where capstone does not know the instruction (4.0 has few AVX-512 forms) or sees another length, the text
- * is our decoder's. So a listing never gets out of step with what is executed.
+ * Our decoder says how long an instruction is, because it is what the translator goes by, and it is tested against
+ * Zydis; capstone gives the text. Where capstone does not know the instruction (4.0 has few AVX-512 forms) or sees
+ * another length, the text is our decoder's. So a listing never gets out of step with what is executed.
  *
  * Threads: a disassembler is used by one thread at a time. Guest vector state is parked: capstone uses libc. */
 #include "jit/jit_disassemble.h"
@@ -64,7 +64,8 @@ static size_t ask_capstone(struct jit_disassembler *disassembler, const uint8_t 
     return disassembler->sizes[code_size].insn->size;
 }
 
-/* Capstone 4.0 takes RDPID for RDSEED, and EXTRQ and INSERTQ for VMREAD and VMWRITE (see tests/decode/test_capstone.c). */
+/* Capstone 4.0 takes RDPID for RDSEED, and EXTRQ and INSERTQ for VMREAD and VMWRITE (see
+ * tests/decode/test_capstone.c). */
 static bool misread_by_capstone(const struct insn *insn)
 {
     return insn->row->feature == FEATURE_RDPID || insn->row->feature == FEATURE_SSE4A;

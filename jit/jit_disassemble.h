@@ -11,8 +11,8 @@ struct jit_disassembler;
 struct jit_disassembler *jit_disassembler_create(void);               /* NULL: no memory */
 void jit_disassembler_destroy(struct jit_disassembler *disassembler); /* may be NULL */
 
-/* Prints `heading` (if not NULL) and a line for each instruction: address, bytes, text in Intel's syntax. `bits`: 16, 32, 64.
- * Any bytes will do: what is no instruction is printed as bytes. */
+/* Prints `heading` (if not NULL) and a line for each instruction: address, bytes, text in Intel's syntax. `bits`: 16,
+ * 32, 64. Any bytes will do: what is no instruction is printed as bytes. */
 void jit_disassemble(struct jit_disassembler *disassembler, enum log_category category, const char *heading,
                      const uint8_t *bytes, size_t size, uint64_t address, unsigned bits);
 

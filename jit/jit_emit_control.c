@@ -56,7 +56,7 @@ static const uint8_t *cold_poll(struct translation *t, int64_t page_offset)
 }
 
 /* The rel32 at `patch` (just written in hot or cold code) will lead to the block at page_offset. */
-static void add_link(struct translation *t, struct emitter *from, unsigned page_offset)
+void add_link(struct translation *t, struct emitter *from, unsigned page_offset)
 {
     struct jit *jit = t->jit;
     struct exit_site *link = &t->links[t->link_count];
@@ -70,11 +70,6 @@ static void add_link(struct translation *t, struct emitter *from, unsigned page_
                                 .stub = (uint32_t)(stub - jit->code.write),
                                 .page_offset = (uint16_t)page_offset };
     t->link_count++;
-}
-
-static bool links_left(const struct translation *t)
-{
-    return t->link_count < BLOCK_MAX_LINKS;
 }
 
 void emit_exit_to(struct translation *t, int64_t page_offset, bool poll)
@@ -101,15 +96,9 @@ void emit_exit_to(struct translation *t, int64_t page_offset, bool poll)
     }
 }
 
-void emit_exit_interpreted(struct translation *t, unsigned page_offset)
+void emit_exit_by_lookup(struct translation *t, unsigned page_offset)
 {
-    struct emitter *e = &t->jit->cold;
-
-    emit_jmp(&t->jit->hot, emit_here(e));
-    emit_target(t, e, page_offset);
-    emit8(e, 0xeb);
-    emit8(e, sizeof(struct stub_info));
-    emit_stub_call(t, t->mode & MODE_SINGLE ? STUB_DONE : STUB_EXIT_AT, 0, 0, t->jit->thunk_slow);
+    emit_jmp(&t->jit->hot, cold_leave(t, page_offset));
 }
 
 static int64_t branch_target(const struct tinsn *i)

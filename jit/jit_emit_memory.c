@@ -30,28 +30,6 @@ unsigned emit_guest_register(struct translation *t, unsigned guest, unsigned scr
     return scratch;
 }
 
-/* ---- Stubs ---- */
-
-void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk)
-{
-    struct emitter *e = &t->jit->cold;
-    const struct tinsn *i = &t->insns[t->current];
-    struct stub_info info = {
-        .block = t->block_offset,
-        .site = site,
-        .limit = (uint16_t)limit,
-        .insn = (uint8_t)t->current,
-        .kind = (uint8_t)kind,
-        .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : 0,
-    };
-    if (kind == STUB_GROUP_READ || kind == STUB_GROUP_WRITE) {
-        info.group_first = (int16_t)(i->group_offset - t->groups[i->group].low);
-        info.first_size = i->kind == KIND_NATIVE ? i->memory_size : 8;
-    }
-    emit_bytes(e, &info, sizeof(info));
-    emit_call(e, thunk);
-}
-
 /* ---- Addresses ---- */
 
 static void add_constant(struct emitter *e, unsigned reg, unsigned other, int64_t value)
@@ -113,6 +91,54 @@ static void emit_operand_address(struct translation *t, const struct tinsn *i, i
 
 /* ---- Checks ---- */
 
+/* A group that straddles a page goes on in a translation without groups, by a jump that is linked like any other, if the guest's flags are, or
+ * can be put, in the host's register; else C finds the way. */
+static bool group_has_alternative(const struct translation *t)
+{
+    const struct tinsn *i = &t->insns[t->current];
+
+    if (t->mode & MODE_SINGLE || !links_left(t))
+        return false;
+    return !i->flags_source || can_execute_again(&t->insns[i->flags_source - 1]);
+}
+
+void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk)
+{
+    struct emitter *e = &t->jit->cold;
+    const struct tinsn *i = &t->insns[t->current];
+    struct stub_info info = {
+        .block = t->block_offset,
+        .site = site,
+        .limit = (uint16_t)limit,
+        .insn = (uint8_t)t->current,
+        .kind = (uint8_t)kind,
+        .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : 0,
+    };
+    if (kind == STUB_GROUP_READ || kind == STUB_GROUP_WRITE) {
+        info.group_first = (int16_t)(i->group_offset - t->groups[i->group].low);
+        info.has_alternative = group_has_alternative(t);
+    }
+    emit_bytes(e, &info, sizeof(info));
+    emit_call(e, thunk);
+}
+
+static void emit_alternative(struct translation *t)
+{
+    const struct tinsn *i = &t->insns[t->current];
+    struct emitter *hot = &t->jit->hot, *cold = &t->jit->cold, saved = *hot;
+
+    if (i->flags_source) { /* out of line this time */
+        *hot = *cold;
+        emit_flags_again(t, i->flags_source - 1u);
+        *cold = *hot;
+        *hot = saved;
+    }
+    emit8(cold, 0xe9);
+    emit32(cold, 0);
+    add_link(t, cold, i->page_offset);
+    t->links[t->link_count - 1].no_groups = true;
+}
+
 static unsigned mask_index(unsigned size)
 {
     unsigned index = 0;
@@ -142,45 +168,33 @@ static void emit_flags_restored(struct translation *t, struct emitter *e)
     emit_load(e, HOST_RAX, host_at(&t->jit->tmp));
 }
 
-/* The cold half: `jump` is the place of the hot branch's rel32. T0 is address ^ tag with `xored`, else address - tag. */
-static void emit_miss(struct translation *t, const struct check *c, unsigned site, uint8_t *jump, bool xored,
-                      const uint8_t *joined, bool flags_saved)
+static void emit_stub_access(struct translation *t, const struct check *c, unsigned site, enum access_form form)
 {
-    struct jit *jit = t->jit;
-    struct emitter *e = &jit->cold;
-    int32_t tag = c->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
-    int32_t host = c->write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
     unsigned kind = c->group ? (c->write ? STUB_GROUP_WRITE : STUB_GROUP_READ) : c->write ? STUB_WRITE : STUB_READ;
     unsigned privilege = t->mode >> MODE_PRIVILEGE_SHIFT & 3;
 
-    bool direct = xored && !flags_saved; /* straight to the call, behind its record */
+    emit_stub_call(t, kind, site, PAGE_SIZE - c->span, t->jit->thunk_access[c->write][form][privilege]);
+}
+
+/* The cold half: `jump` is the place of the hot branch's rel32. */
+static void emit_miss(struct translation *t, const struct check *c, unsigned site, uint8_t *jump, enum access_form form,
+                      const uint8_t *joined)
+{
+    struct jit *jit = t->jit;
+    struct emitter *e = &jit->cold;
+    bool direct = form != FORM_ADDRESS; /* the hot branch leads straight to the call, behind its record */
+
     emit_patch_rel32(jump, jit->hot.delta, emit_here(e) + (direct ? sizeof(struct stub_info) : 0));
-    if (!xored) {
-        emit_load(e, T1, host_at(&jit->sites[site]));
-        emit_load(e, T1, host_base(T1, tag));
-        emit_lea(e, T0, host_base_index(T0, T1, 0));
-    }
-    if (flags_saved) { /* T1 is the entry still */
-        emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+    if (!direct) { /* without flag-free checks: T1 is the entry still */
+        emit_rm(e, true, 0x33, T0, host_base(T1, c->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r)));
         emit_flags_restored(t, e);
-        xored = false;
-    }
-    if (!direct) {
         emit8(e, 0xeb); /* over the record */
         emit8(e, sizeof(struct stub_info));
     }
-    emit_stub_call(t, kind, site, PAGE_SIZE - c->span, jit->thunk_access[c->write][xored][privilege]);
-    emit_load(e, T1, host_at(&jit->sites[site]));
-    if (c->keep_flags) {
-        emit_load(e, T1, host_base(T1, tag));
-        emit_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
-        emit_lea(e, T0, host_base_index(T0, T1, 1));
-        emit_load(e, T1, host_at(&jit->sites[site]));
-    } else {
-        emit_rm(e, true, 0x33, T0, host_base(T1, tag));
-    }
-    emit_load(e, T1, host_base(T1, host));
+    emit_stub_access(t, c, site, form);
     emit_jmp(e, joined);
+    if (c->group && group_has_alternative(t))
+        emit_alternative(t);
 }
 
 static uint8_t *emit_jump_miss(struct emitter *e)
@@ -202,7 +216,8 @@ static void emit_check(struct translation *t, const struct check *c)
     unsigned site = jit->site_count++;
     uint8_t *misses[2];
     unsigned miss_count = 0;
-    bool xored = true, saved = c->keep_flags && !jit->has_bmi2;
+    enum access_form form = FORM_XORED;
+    bool saved = c->keep_flags && !jit->has_bmi2;
 
     jit->sites[site] = &jit->cpu->mmu.l1[t->mode >> MODE_PRIVILEGE_SHIFT & 3][0];
     if (saved)
@@ -219,7 +234,7 @@ static void emit_check(struct translation *t, const struct check *c)
         if (saved)
             emit_flags_restored(t, e);
     } else {
-        xored = false;
+        form = FORM_OFFSET;
         emit_load(e, T1, host_base(T1, tag));
         emit_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
         emit_lea(e, T0, host_base_index(T0, T1, 1));
@@ -235,9 +250,11 @@ static void emit_check(struct translation *t, const struct check *c)
         emit_load(e, T1, host_base(T1, host));
     }
     const uint8_t *joined = emit_here(e);
+    if (saved)
+        form = FORM_ADDRESS;
     if (miss_count == 2)
-        emit_patch_rel32(misses[1], e->delta, emit_here(&jit->cold));
-    emit_miss(t, c, site, misses[0], xored, joined, saved);
+        emit_patch_rel32(misses[1], e->delta, emit_here(&jit->cold) + sizeof(struct stub_info));
+    emit_miss(t, c, site, misses[0], form, joined);
 }
 
 /* ---- Operands ---- */

@@ -18,7 +18,6 @@
 static enum step step_untranslated(struct jit *jit, bool single)
 {
     jit->stats.interpreted++;
-    jit->interpret_next = false;
     return single ? interp_step(jit->cpu) : interp_step_block(jit->cpu);
 }
 
@@ -51,7 +50,7 @@ static enum cpu_exit jit_run(struct cpu *cpu)
             break;
         }
         enum step step;
-        if (unlikely(shadow || jit->interpret_next || !jit_can_run(cpu)))
+        if (unlikely(shadow || !jit_can_run(cpu)))
             step = step_untranslated(jit, shadow);
         else
             step = run_translated(jit);
@@ -81,6 +80,9 @@ enum step jit_step_block(struct cpu *cpu, unsigned max_instructions, unsigned *e
 
 /* ---- Life ---- */
 
+/* Of 1, 6, 12, 24 and 48, what made a compiler in the guest fastest: it is nearly all cold code. Loops gain little from more. */
+#define SOFT_LIMIT 8
+
 static void free_jit(struct jit *jit)
 {
     jit_translate_destroy(jit);
@@ -97,6 +99,7 @@ static void set_constants(struct jit *jit)
     jit->has_avx = host_has_avx();
     jit->jump_mask = jit->has_bmi2 ? JUMP_CACHE_SIZE - 1 : 0xff;
     jit->mode = (jit_mode_t)~0;
+    jit->soft_limit = SOFT_LIMIT;
 }
 
 static int jit_create(struct cpu *cpu, struct error *err)

@@ -41,6 +41,7 @@ enum {
     MODE_AVX = 1 << 6,
     MODE_X87 = 1 << 7,
     MODE_NO_GROUPS = 1 << 8, /* no access shares another's check */
+    MODE_CROSSING = 1 << 10, /* one instruction, in two pages */
     MODE_KEY = 0xff,         /* what the CPU's state determines */
     MODE_SINGLE = 1 << 9,    /* unchained and limited in length: jit_step_block; never cached */
 };
@@ -49,7 +50,7 @@ typedef uint16_t jit_mode_t;
 /* ---- Blocks ---- */
 
 #define BLOCK_MAX_INSNS 48
-#define BLOCK_MAX_LINKS 24
+#define BLOCK_MAX_LINKS 48
 #define BLOCK_HOT_MAX   (16 * KIB)
 #define BLOCK_COLD_MAX  (16 * KIB)
 
@@ -68,6 +69,7 @@ struct link {
     uint32_t patch;              /* offset in the code region of the rel32 */
     uint32_t stub;               /* offset of the cold stub */
     uint16_t page_offset;        /* of the guest target */
+    bool no_groups;              /* leads to a translation without groups */
 };
 
 struct jit_block {
@@ -76,6 +78,9 @@ struct jit_block {
     jit_mode_t mode;
     uint16_t guest_bytes; /* extent, looked-at bytes included */
     uint8_t insn_count, link_count, call_count;
+    uint8_t crossing[INSN_MAX_LENGTH]; /* the bytes of the one instruction of a block that lies in two pages */
+    gpa_t second_page;                 /* of such a block, else 0 */
+    struct jit_block *next_in_second;
     bool valid, in_jump_cache;
     uint32_t hot, hot_size, cold, cold_size; /* offsets in the code region */
     uint32_t entry;  /* where direct jumps of the same page arrive */
@@ -90,6 +95,7 @@ struct code_page {
     struct code_page *next;
     gpa_t page;
     struct jit_block *blocks;
+    struct jit_block *crossing; /* blocks that begin in another page and end in this one: next_in_second */
 };
 
 /* What lies before each call of a thunk in a cold stub; the return address leads to it. */
@@ -100,9 +106,11 @@ struct stub_info {
     uint8_t insn;    /* index in the block */
     uint8_t kind;    /* enum stub_kind */
     int16_t group_first; /* GROUP: address of the first access minus the lowest address of the group */
-    uint8_t first_size, flags_source;
+    uint8_t flags_source;
+    bool has_alternative; /* GROUP: behind the jump back lies one to the translation without groups */
 } __attribute__((packed));
 #define STUB_CALL_SIZE 5
+#define STUB_JUMP_SIZE 5
 
 enum stub_kind {
     STUB_READ,
@@ -113,7 +121,6 @@ enum stub_kind {
     STUB_HELPER,      /* the instruction is executed by its handler */
     STUB_LOOKUP,      /* T0: address that has no entry in the jump cache */
     STUB_POLL,        /* attention at a branch: rip is in T0 */
-    STUB_EXIT_AT,     /* leave at the instruction: cannot be translated here */
     STUB_DONE,        /* MODE_SINGLE: the block's end; rip is in T0 */
 };
 
@@ -124,6 +131,14 @@ enum stub_kind {
 struct jump_cache_entry {
     uint64_t negative_key; /* minus (address + salt) */
     const void *host;
+};
+
+/* What T0 is when thunk_access is called. */
+enum access_form {
+    FORM_XORED,   /* address ^ tag; T1: the predicted entry */
+    FORM_OFFSET,  /* address - tag of the entry that the site predicts */
+    FORM_ADDRESS, /* the address */
+    ACCESS_FORMS
 };
 
 #define ADDEND_SLOTS  8
@@ -176,7 +191,6 @@ struct jit {
         const uint8_t *execute;
         size_t size;
         size_t thunks_size;
-        int fd;
     } code;
     struct tlb_entry **sites; /* SITES_MAX, near the code */
     uint32_t site_count;
@@ -187,7 +201,7 @@ struct jit {
 
     /* Thunks: execution addresses */
     const uint8_t *thunk_slow, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
-    const uint8_t *thunk_access[2][2][MMU_PRIVILEGES]; /* [write][address was xored] */
+    const uint8_t *thunk_access[2][ACCESS_FORMS][MMU_PRIVILEGES]; /* [write] */
     uint64_t (*enter)(const void *target);
 
     /* Metadata */
@@ -207,7 +221,7 @@ struct jit {
     struct jit_block *single_block;
     unsigned single_executed;
     struct jit_signal_region signal_region;
-    bool interpret_next;
+    unsigned soft_limit; /* a block of so many instructions ends at the next branch */
     bool has_bmi2, has_avx, has_stats, flush_wanted;
     uint8_t cpl;              /* the return stack's privilege level */
     uint64_t user_return_sp;
@@ -232,7 +246,8 @@ void jit_cache_carve(struct jit *jit);
 void *jit_arena_take(struct jit *jit, size_t size);
 bool jit_cache_has_room(const struct jit *jit);
 void jit_cache_flush(struct jit *jit); /* everything; not while a block of it will be resumed */
-struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode);
+/* second_page: of a block that lies in two pages, else 0. */
+struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode, gpa_t second_page);
 void jit_block_insert(struct jit *jit, struct jit_block *block);
 struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc);
 void jit_link(struct jit *jit, struct link *link, struct jit_block *target);
@@ -248,8 +263,9 @@ void jit_thunks_create(struct jit *jit);
 /* jit_translate.c */
 int jit_translate_create(struct jit *jit, struct error *err);
 void jit_translate_destroy(struct jit *jit);
-/* The block at gpa, whose bytes are at host. NULL: not even one instruction lies in the page. */
-struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode, unsigned max_insns);
+/* The block at gpa, whose bytes (`available` of them) are at host. NULL: not even one instruction fits. */
+struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,
+                                unsigned max_insns);
 
 /* jit_runtime.c: called by thunks. Returns where to go on; NULL: leave to the engine. */
 const void *jit_slow(struct cpu *cpu, const uint8_t *stub);

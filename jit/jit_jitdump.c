@@ -1,8 +1,8 @@
 /* Writes perf's jitdump, version 1 (tools/perf/Documentation/jitdump-specification.txt of Linux).
  *
- * Invariants: records are whole, in order of their time (CLOCK_MONOTONIC in ns, what `perf record -k mono` stamps samples with), with an
- * index that never repeats. One page of the file is mapped executable for as long as we live: perf records that mapping, and so
- * learns that there is a dump and where.
+ * Invariants: records are whole, in order of their time (CLOCK_MONOTONIC in ns, what `perf record -k mono` stamps
+ * samples with), with an index that never repeats. One page of the file is mapped executable for as long as we live:
+ * perf records that mapping, and so learns that there is a dump and where.
  *
  * Threads: any; one lock around the file. */
 #include "jit/jit_jitdump.h"

@@ -1,22 +1,23 @@
 /* Reads the tables that scripts/kallsyms puts into a Linux kernel's .rodata (kernels since 4.20, whose markers have 32
  * bits, with CONFIG_KALLSYMS_BASE_RELATIVE, which is always set on x86-64).
  *
- * There is no pointer to the tables, but their contents are so regular that one of them can be found and checked without any:
+ * There is no pointer to the tables, but their contents are so regular that one of them can be found and checked
+ * without any:
  *
  *   older kernels (6.1)    offsets   base   count   names   markers   [seqs]   tokens   token_index
  *   newer ones                              count   names   markers            tokens   token_index   offsets   base
  *
- *   tokens       256 strings. Symbols are stored as strings of token numbers; a character that occurs in names is its own token, so
- *                the ten digits stand next to each other: "0\0" "1\0" ... "9\0"
+ *   tokens       256 strings. Symbols are stored as strings of token numbers; a character that occurs in names is its
+ *                own token, so the ten digits stand next to each other: "0\0" "1\0" ... "9\0"
  *   token_index  256 * u16: where each token starts in tokens. The check that settles whether these are they
  *   seqs         3 bytes for each symbol: not needed
  *   markers      u32 for each 256 symbols: where the first of them starts in names
- *   names        for each symbol the number of its tokens (a byte; with bit 7 set, a second one has the bits above), then the
- *                tokens. The first character of the text is nm's letter
+ *   names        for each symbol the number of its tokens (a byte; with bit 7 set, a second one has the bits above),
+ *                then the tokens. The first character of the text is nm's letter
  *   count        u32, padded to 64 bits
  *   base         u64: the lowest address of the kernel, relocated by KASLR
- *   offsets      u32 for each symbol. If any is negative as an i32 (kernels with absolute per-CPU symbols, up to 6.14): those
- *                are base - 1 - offset, the others absolute numbers. Else base + offset
+ *   offsets      u32 for each symbol. If any is negative as an i32 (kernels with absolute per-CPU symbols): those are
+ *                base - 1 - offset, the others absolute numbers. Else base + offset
  *
  * Each table starts on 8 bytes. The memory is the guest's and not trusted: each index is checked against the image.
  *
@@ -64,8 +65,8 @@ static bool inside(const struct tables *t, size_t at, size_t bytes)
 
 /* ---- tokens, token_index ---- */
 
-/* `digits` is where "0\0" was found. Forward from there the strings are counted, and token_index, which has to follow them, says
- * where the first one is. */
+/* `digits` is where "0\0" was found. Forward from there the strings are counted, and token_index, which has to follow
+ * them, says where the first one is. */
 static bool find_tokens(struct tables *t, size_t digits)
 {
     size_t at = digits, before;
@@ -111,7 +112,8 @@ static size_t symbol_length(const struct tables *t, size_t *at)
     return length <= t->tokens - *at ? length : 0;
 }
 
-/* Goes over `count` symbols from t->names; with t->markers set, each 256th has to have its mark. Where they end; 0: these are not names. */
+/* Goes over `count` symbols from t->names; with t->markers set, each 256th has to have its mark. Where they end; 0:
+ * these are not names. */
 static size_t walk_names(struct tables *t)
 {
     size_t at = t->names;

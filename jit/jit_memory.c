@@ -7,16 +7,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/host_memory.h"
 #include "jit/jit_translate.h"
 
 #define CODE_MIN (256 * KIB)
-
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010U
-#endif
 
 #define STEP_BYTES  (64 * MIB)
 #define REACH_STEPS 28
@@ -40,19 +35,20 @@ static uint8_t *reserve_near(const void *near, size_t size)
     return NULL;
 }
 
-static int map_code(struct jit *jit, uint8_t *execute, int fd, struct error *err)
+/* Both views of anonymous shared memory: perf gives names from its map to code that is in no file. */
+static int map_code(struct jit *jit, uint8_t *execute, struct error *err)
 {
     size_t size = jit->code.size;
-    void *write = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *write = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (write == MAP_FAILED)
         return error_set(err, errno, "cannot map %zu KiB for translated code", size >> 10);
     jit->code.write = write;
-    jit->code.execute = mmap(execute, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
-    if (jit->code.execute == MAP_FAILED) {
-        jit->code.execute = NULL;
+    /* Old size 0 makes a second mapping of shared pages. */
+    if (mremap(write, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, execute) == MAP_FAILED ||
+        mprotect(execute, size, PROT_READ | PROT_EXEC) < 0)
         return error_set(err, errno, "the host does not let us execute translated code");
-    }
+    jit->code.execute = execute;
     return 0;
 }
 
@@ -74,17 +70,12 @@ int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
 
     if (!base)
         return error_set(err, ENOMEM, "no address space for translated code near the vCPU");
-    int fd = memfd_create("eidolon-code", MFD_CLOEXEC | MFD_EXEC);
-    if (fd < 0 && errno == EINVAL)
-        fd = memfd_create("eidolon-code", MFD_CLOEXEC);
     struct jit *jit = (struct jit *)(base + code);
     uint8_t *stack = base + code + own + sites + PAGE_SIZE;
-    if (fd < 0 || ftruncate(fd, (off_t)code) < 0 || mprotect(jit, own + sites, PROT_READ | PROT_WRITE) < 0 ||
+    if (mprotect(jit, own + sites, PROT_READ | PROT_WRITE) < 0 ||
         mprotect(stack, RETURN_STACK_SIZE, PROT_READ | PROT_WRITE) < 0) {
         int errnum = errno;
         munmap(base, size);
-        if (fd >= 0)
-            close(fd);
         return error_set(err, errnum, "no memory for translated code");
     }
     jit->cpu = cpu;
@@ -93,8 +84,7 @@ int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
     jit->code.size = code;
     jit->sites = (struct tlb_entry **)(base + code + own);
     jit->return_stack = stack;
-    int ret = map_code(jit, base, fd, err);
-    close(fd); /* the mappings keep the file */
+    int ret = map_code(jit, base, err);
     if (ret < 0) {
         jit_memory_destroy(jit);
         return ret;

@@ -1,5 +1,5 @@
-/* Counts and prints which instructions were translated and which ran in C. The rows of one instruction are told apart by
- * map, opcode and ModRM digit: a mnemonic alone would hide that only one form of it is slow.
+/* Counts and prints which instructions were translated and which ran in C. The rows of one instruction are told apart
+ * by map, opcode and ModRM digit: a mnemonic alone would hide that only one form of it is slow.
  *
  * Threads: the vCPU's; printing when it has stopped, or on it. */
 #include "jit/jit_op_stats.h"

@@ -1,5 +1,5 @@
-/* Which instructions the guest's code consists of, and which of them ran in C instead of in translated code: a counter for each row
- * of the instruction table. For -d op_stats and -d jitstats. */
+/* Which instructions the guest's code consists of, and which of them ran in C instead of in translated code: a
+ * counter for each row of the instruction table. For -d op_stats and -d jitstats. */
 #ifndef EIDOLON_JIT_JIT_OP_STATS_H
 #define EIDOLON_JIT_JIT_OP_STATS_H
 
@@ -38,8 +38,8 @@ static inline void jit_op_stats_in_c(struct jit_op_stats *stats, const struct in
     stats->counts[row - insn_rows].in_c[reason]++;
 }
 
-/* Prints totals and the `limit` instructions (0: all) that ran most often in C; of the same number, those that were translated
- * most often come first. */
+/* Prints totals and the `limit` instructions (0: all) that ran most often in C; of the same number, those that were
+ * translated most often come first. */
 void jit_op_stats_print(const struct jit_op_stats *stats, enum log_category category, unsigned limit);
 
 #endif

@@ -118,22 +118,27 @@ static void make_room(struct jit *jit)
         jit_cache_flush(jit);
 }
 
+static void announce(struct jit *jit, struct jit_block *block)
+{
+    jit_block_insert(jit, block);
+    if (unlikely(jit->tools != NULL)) {
+        jit_park(jit->cpu);
+        jit_report_block(jit, block);
+    }
+}
+
 static struct jit_block *find_or_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode)
 {
-    struct jit_block *block = jit_block_find(jit, gpa, mode);
+    struct jit_block *block = jit_block_find(jit, gpa, mode, 0);
 
     if (block)
         return block;
     make_room(jit);
     jit_page_acquire(jit, gpa); /* before the bytes are read */
-    block = jit_translate(jit, gpa, host, mode, BLOCK_MAX_INSNS);
+    block = jit_translate(jit, gpa, host, PAGE_SIZE - (gpa & ~PAGE_MASK), mode, BLOCK_MAX_INSNS);
     if (block)
-        jit_block_insert(jit, block);
-    if (block && unlikely(jit->tools != NULL)) {
-        jit_park(jit->cpu);
-        jit_report_block(jit, block);
-    }
-    if (!block)
+        announce(jit, block);
+    else
         jit_page_release_if_empty(jit, gpa);
     return block;
 }
@@ -163,6 +168,40 @@ static bool fetch(struct cpu *cpu, gva_t rip, struct fetched *f)
     return true;
 }
 
+/* The instruction at cpu_rip if it ends in the next page: a block of its own, that depends on both frames (design, 6a.8). It is
+ * reached by the jump cache only, which forgets when either page's mapping may have changed. NULL: neither (not RAM), or *faulted. */
+static struct jit_block *find_crossing(struct jit *jit, const struct fetched *first, jit_mode_t mode, bool *faulted)
+{
+    struct cpu *cpu = jit->cpu;
+    gva_t next = (cpu->cpu_rip & PAGE_MASK) + PAGE_SIZE;
+    size_t in_first = next - cpu->cpu_rip;
+    struct fetched second;
+    uint8_t bytes[INSN_MAX_LENGTH];
+
+    if (in_first >= INSN_MAX_LENGTH || (cpu->code_size != CODE64 && next > 0xffffffff))
+        return NULL;
+    if (!fetch(cpu, next, &second)) {
+        *faulted = true;
+        return NULL;
+    }
+    if (!second.host)
+        return NULL;
+    mode |= MODE_CROSSING;
+    struct jit_block *block = jit_block_find(jit, first->gpa, mode, second.gpa);
+    if (block)
+        return block;
+    make_room(jit);
+    jit_page_acquire(jit, first->gpa);
+    jit_page_acquire(jit, second.gpa);
+    memcpy(bytes, first->host, in_first);
+    memcpy(bytes + in_first, second.host, INSN_MAX_LENGTH - in_first);
+    block = jit_translate(jit, first->gpa, bytes, INSN_MAX_LENGTH, mode, 1);
+    block->second_page = second.gpa;
+    memcpy(block->crossing, bytes, INSN_MAX_LENGTH);
+    announce(jit, block);
+    return block;
+}
+
 const void *jit_find_entry(struct jit *jit, bool *faulted)
 {
     struct cpu *cpu = jit->cpu;
@@ -178,9 +217,9 @@ const void *jit_find_entry(struct jit *jit, bool *faulted)
     if (!f.host)
         return NULL;
     struct jit_block *block = find_or_translate(jit, f.gpa, f.host, mode);
-    if (!block)
+    if (!block && !(block = find_crossing(jit, &f, mode, faulted)))
         return NULL;
-    sync_context(jit); /* the cache may have been dropped */
+    sync_context(jit); /* the cache may have been dropped, execute mappings be new */
     remember_jump(jit, cpu->cpu_rip, block);
     jit->t0 = cpu->cpu_rip;
     jit->flags_ax = ax_of_flags(cpu->rflags);
@@ -272,9 +311,10 @@ static const struct iop *find_iop(struct jit *jit, const struct jit_block *block
 
     if (entry->gpa == gpa && entry->block == block && entry->generation == jit->generation)
         return &entry->op;
-    const uint8_t *bytes = bytes_at(jit, gpa);
+    const uint8_t *bytes = block->second_page ? block->crossing : bytes_at(jit, gpa);
+    size_t available = block->second_page ? INSN_MAX_LENGTH : PAGE_SIZE - (gpa & ~PAGE_MASK);
     entry->block = NULL;
-    if (!bytes || !interp_build(jit->cpu, &entry->op, bytes, PAGE_SIZE - (gpa & ~PAGE_MASK)))
+    if (!bytes || !interp_build(jit->cpu, &entry->op, bytes, available))
         return NULL;
     entry->gpa = gpa;
     entry->block = block;
@@ -379,6 +419,8 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
         struct tlb_entry *entry = entry_for(jit, gva);
         if (target.host && !target.notice && entry_serves(entry, gva, info->limit, write)) {
             jit->sites[info->site] = entry;
+            jit->t0 = gva & ~PAGE_MASK;
+            jit->t1 = (uint64_t)(uintptr_t)(write ? entry->host_w : entry->host_r);
             return stub;
         }
     }
@@ -413,7 +455,8 @@ static const void *follow_link(struct jit *jit, const struct stub_info *info)
     const uint8_t *bytes = block->valid ? bytes_at(jit, gpa) : NULL;
     if (!bytes)
         return go_on(jit);
-    struct jit_block *target = find_or_translate(jit, gpa, bytes, block->mode & MODE_KEY);
+    jit_mode_t mode = (jit_mode_t)((block->mode & MODE_KEY) | (link->no_groups ? MODE_NO_GROUPS : 0));
+    struct jit_block *target = find_or_translate(jit, gpa, bytes, mode);
     if (!target || generation != jit->generation)
         return go_on(jit);
     jit_link(jit, link, target);
@@ -486,11 +529,6 @@ const void *jit_slow(struct cpu *cpu, const uint8_t *stub)
         jit->origin = jit->a0;
         jit->single_executed = info->insn + 1u;
         return jump(jit);
-    case STUB_EXIT_AT:
-        settle_flags(jit, NULL, 0);
-        cpu->cpu_rip = jit->t0;
-        jit->interpret_next = true;
-        return leave(jit, STEP_NEXT);
     }
     return leave(jit, STEP_RESYNC);
 }

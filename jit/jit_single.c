@@ -21,7 +21,8 @@ enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *e
     uint32_t sites = jit->site_count;
     jit_page_acquire(jit, target.gpa);
     size_t used = jit->arena_used;
-    struct jit_block *block = jit_translate(jit, target.gpa, target.host, mode, max_instructions);
+    struct jit_block *block = jit_translate(jit, target.gpa, target.host, PAGE_SIZE - (target.gpa & ~PAGE_MASK), mode,
+                                            max_instructions);
     if (!block) {
         jit_page_release_if_empty(jit, target.gpa);
         return interp_step_no_deliver(cpu);

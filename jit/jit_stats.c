@@ -10,8 +10,12 @@ void jit_count_in_c(struct jit *jit, const struct iop *op, enum jit_in_c reason)
 
 void jit_set_tools(struct cpu *cpu, struct jit_tools *tools)
 {
-    if (cpu->engine == &jit_engine && tools && jit_tools_wanted(tools))
-        jit_of(cpu)->tools = tools;
+    if (cpu->engine == &jit_engine && tools && jit_tools_wanted(tools)) {
+        struct jit *jit = jit_of(cpu);
+        struct jit_tools_code thunks = { jit->code.execute, jit->code.thunks_size };
+        jit->tools = tools;
+        jit_tools_add_code(tools, &thunks, "thunks");
+    }
 }
 
 void jit_report_block(struct jit *jit, const struct jit_block *block)

@@ -1,8 +1,8 @@
 /* The table of guest symbols: an array sorted by address, names in one block of text beside it.
  *
- * Invariants, once jit_symbols_finish has run: addresses rise strictly; the array and the names do not change any more, so
- * that look-ups need no lock. Only the slide (how far a kernel with KASLR runs from where it was linked) is set while
- * vCPUs run: two relaxed atomics, because a look-up that still sees the old one only gets an old name.
+ * Invariants, once jit_symbols_finish has run: addresses rise strictly; the array and the names do not change any
+ * more, so that look-ups need no lock. Only the slide (how far a kernel with KASLR runs from where it was linked) is
+ * set while vCPUs run: two relaxed atomics, because a look-up that still sees the old one only gets an old name.
  *
  * Threads: adding and finishing belong to one thread, before any look-up; the rest is for any thread. */
 #include "jit/jit_symbols.h"

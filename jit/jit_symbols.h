@@ -13,8 +13,8 @@ void jit_symbols_destroy(struct jit_symbols *symbols);
 
 /* ---- Loading: before the vCPUs run ---- */
 
-/* Adds the functions of a file: ELF executable, or text as System.map, nm and /proc/kallsyms have it. 0, or -errno with the
- * reason; a file without a single function is -ENODATA. The file is not trusted. */
+/* Adds the functions of a file: ELF executable, or text as System.map, nm and /proc/kallsyms have it. 0, or -errno
+ * with the reason; a file without a single function is -ENODATA. The file is not trusted. */
 int jit_symbols_load_file(struct jit_symbols *symbols, const char *path, struct error *err);
 /* The same for what -kernel was given: if it is not an ELF file with symbols, nothing happens (the loader says what is
  * wrong with a kernel). */
@@ -33,8 +33,8 @@ const char *jit_symbols_find(const struct jit_symbols *symbols, gva_t address, u
  * Other kernels' values are ignored. Cheap if nothing has changed. */
 void jit_symbols_relocate(struct jit_symbols *symbols, gva_t lstar);
 
-/* What profiles call a block: "guest:SYMBOL+0x12"; without a symbol "guest:user:0x401000" or "guest:gpa:0x1000". Returns buffer.
- * Symbols are the kernel's: user code is never looked up. */
+/* What profiles call a block: "guest:SYMBOL+0x12"; without a symbol "guest:user:0x401000" or "guest:gpa:0x1000".
+ * Returns buffer. Symbols are the kernel's: user code is never looked up. */
 const char *jit_symbols_block_name(const struct jit_symbols *symbols, gva_t gva, gpa_t gpa, bool user, char *buffer,
                                    size_t size);
 

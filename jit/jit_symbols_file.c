@@ -1,8 +1,8 @@
 /* Reads symbol tables from files: ELF through libelf, and text in the form of nm, System.map and /proc/kallsyms.
  *
- * Nothing in a file is trusted. libelf checks that sections lie inside the file and converts them; indices into strings and sections
- * are checked here. ELF files are read through their descriptor and not mapped: one that is truncated meanwhile is a
- * read error, not a signal.
+ * Nothing in a file is trusted. libelf checks that sections lie inside the file and converts them; indices into
+ * strings and sections are checked here. ELF files are read through their descriptor and not mapped: one that is
+ * truncated meanwhile is a read error, not a signal.
  *
  * Threads: set-up only. (System V ABI chapter 4, "Symbol Table"; nm(1).) */
 #include <ctype.h>

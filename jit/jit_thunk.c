@@ -146,18 +146,49 @@ static void emit_slow_call(struct jit *jit, struct emitter *e, enum stub_kind ki
 
 /* ---- TLB ---- */
 
-static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write, bool xored, unsigned privilege)
+static struct host_operand record(size_t member)
+{
+    return host_base(HOST_R15, (int32_t)member - (int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info)));
+}
+
+static void restore_after_access(struct jit *jit, struct emitter *e)
+{
+    emit_load(e, HOST_R15, host_at(&jit->r15));
+    emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
+    flags_from_ax(e);
+    emit_load(e, HOST_RAX, host_at(&jit->rax));
+}
+
+/* The address into T0, whatever the check has made of it. R15 leads to the stub's record. */
+static void recover_address(struct jit *jit, struct emitter *e, enum access_form form, int32_t tag)
+{
+    if (form == FORM_XORED) {
+        emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+    } else if (form == FORM_OFFSET) {
+        struct host_operand site = { .base = HOST_RAX, .index = T1, .scale = 3 };
+        emit_load32(e, T1, record(offsetof(struct stub_info, site)));
+        emit_lea(e, HOST_RAX, host_at(jit->sites));
+        emit_load(e, T1, site);
+        emit_load(e, T1, host_base(T1, tag));
+        emit_lea(e, T0, host_base_index(T0, T1, 0));
+    }
+}
+
+/* A site's prediction failed: looks into the L1 TLB by hash. On return T0 is the offset in the page, T1 the host page, and
+ * the site predicts the entry. If it is not there, or the access crosses the page: C; a group that crosses returns to its alternative, behind
+ * the stub's jump. */
+static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write, enum access_form form, unsigned privilege)
 {
     const uint8_t *start = emit_here(e);
     int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
-    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info));
+    int32_t host = write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
 
     emit_store(e, host_at(&jit->rax), HOST_RAX);
     flags_to_ax(e);
     emit_store(e, host_at(&jit->flags_ax), HOST_RAX);
     emit_store(e, host_at(&jit->r15), HOST_R15);
-    if (xored)
-        emit_rm(e, true, 0x33, T0, host_base(T1, tag)); /* T1 is the predicted entry still */
+    emit_load(e, HOST_R15, host_base(HOST_RSP, 0));
+    recover_address(jit, e, form, tag);
     emit_mov_rr(e, T1, T0);
     emit8(e, 0x48); /* shr rcx, 7: index * 32 */
     emit8(e, 0xc1);
@@ -170,27 +201,34 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     emit_rr(e, true, 0x03, HOST_RAX, T1); /* add rax, rcx */
     emit_mov_rr(e, T1, T0);
     emit_rm(e, true, 0x33, T1, host_base(HOST_RAX, tag)); /* xor rcx, [rax + tag] */
-    emit_load(e, HOST_R15, host_base(HOST_RSP, 0));
     emit_cmp_imm(e, T1, PAGE_SIZE - 1);
     uint8_t *other_page = emit_short(e, 0x77); /* ja */
     emit8(e, 0x66);                            /* cmp cx, [r15 + limit] */
-    emit_rm(e, false, 0x3b, T1, host_base(HOST_R15, info + (int32_t)offsetof(struct stub_info, limit)));
+    emit_rm(e, false, 0x3b, T1, record(offsetof(struct stub_info, limit)));
     uint8_t *crosses = emit_short(e, 0x77);
-    emit_load32(e, T1, host_base(HOST_R15, info + (int32_t)offsetof(struct stub_info, site)));
+    emit_mov_rr(e, T0, T1);
+    emit_load32(e, T1, record(offsetof(struct stub_info, site)));
     emit_lea(e, HOST_R15, host_at(jit->sites));
     struct host_operand site = { .base = HOST_R15, .index = T1, .scale = 3 };
     emit_store(e, site, HOST_RAX);
-    emit_load(e, HOST_R15, host_at(&jit->r15));
-    emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
-    flags_from_ax(e);
-    emit_load(e, HOST_RAX, host_at(&jit->rax));
+    emit_load(e, T1, host_base(HOST_RAX, host));
+    restore_after_access(jit, e);
     emit8(e, 0xc3);
-    emit_short_here(e, other_page);
     emit_short_here(e, crosses);
-    emit_load(e, HOST_R15, host_at(&jit->r15));
-    emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
-    flags_from_ax(e);
-    emit_load(e, HOST_RAX, host_at(&jit->rax));
+    emit8(e, 0x41); /* cmp byte [r15 + has_alternative], 0 */
+    emit8(e, 0x80);
+    struct host_operand alternative = record(offsetof(struct stub_info, has_alternative));
+    emit_modrm_memory(e, 7, &alternative, 1);
+    emit8(e, 0);
+    uint8_t *none = emit_short(e, 0x74);
+    restore_after_access(jit, e);
+    emit8(e, 0x59); /* pop rcx: over the jump back */
+    emit_lea(e, T1, host_base(T1, STUB_JUMP_SIZE));
+    emit8(e, 0xff); /* jmp rcx */
+    emit8(e, 0xe1);
+    emit_short_here(e, other_page);
+    emit_short_here(e, none);
+    restore_after_access(jit, e);
     emit_jmp(e, jit->thunk_slow);
     return start;
 }
@@ -259,9 +297,9 @@ void jit_thunks_create(struct jit *jit)
     jit->thunk_slow = emit_slow(jit, e, jit_slow, true, resume, leave);
     jit->thunk_fault = emit_slow(jit, e, jit_fault, false, resume, leave);
     for (unsigned write = 0; write < 2; write++)
-        for (unsigned xored = 0; xored < 2; xored++)
+        for (unsigned form = 0; form < ACCESS_FORMS; form++)
             for (unsigned privilege = 0; privilege < MMU_PRIVILEGES; privilege++)
-                jit->thunk_access[write][xored][privilege] = emit_access(jit, e, write, xored, privilege);
+                jit->thunk_access[write][form][privilege] = emit_access(jit, e, write, form, privilege);
     emit_lookup(jit, e);
     emit_returns(jit, e);
     jit->code.thunks_size = (size_t)(e->p - jit->code.write);

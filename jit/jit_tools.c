@@ -1,11 +1,12 @@
 /* Brings symbols, perf's files and disassembly together for the translator.
  *
- * Names come from the files that the user gave. Without one, the guest kernel's own symbol table is read out of its memory: when
- * the first block in the upper 2 GiB (where x86-64 Linux runs) is translated, and, if it was not there, when LSTAR changes, a few
- * times in all. The table that is found is published once and stays until the end, so that look-ups need no lock.
+ * Names come from the files that the user gave. Without one, the guest kernel's own symbol table is read out of its
+ * memory: when the first block in the upper 2 GiB (where x86-64 Linux runs) is translated, and, if it was not there,
+ * when LSTAR changes, a few times in all. The table that is found is published once and stays until the end, so that
+ * look-ups need no lock.
  *
- * Threads: any vCPU's; set-up and destruction when none runs. The lock is taken for what happens once per block, never for
- * looking a name up. */
+ * Threads: any vCPU's; set-up and destruction when none runs. The lock is taken for what happens once per block,
+ * never for looking a name up. */
 #include "jit/jit_tools.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
-/* What tells people about translated code: -d in_asm and out_asm, -perfmap, -jitdump, with the guest's own names. One for a machine;
- * every function that is called while it runs is for any vCPU's thread, with guest vector state parked. */
+/* What tells people about translated code: -d in_asm and out_asm, -perfmap, -jitdump, with the guest's own names. One
+ * for a machine; every function that is called while it runs is for any vCPU's thread, with guest vector state
+ * parked. */
 #ifndef EIDOLON_JIT_JIT_TOOLS_H
 #define EIDOLON_JIT_JIT_TOOLS_H
 
@@ -17,8 +18,8 @@ struct jit_tools_config { /* from the command line */
     const char *folder;   /* of the two; NULL: those above */
 };
 
-/* The symbols of `kernel` are only loaded if something wants names: perf_map, jitdump, or -d in_asm, out_asm, exec. NULL: err
- * says why. */
+/* The symbols of `kernel` are only loaded if something wants names: perf_map, jitdump, or -d in_asm, out_asm, exec.
+ * NULL: err says why. */
 struct jit_tools *jit_tools_create(const struct jit_tools_config *config, struct error *err);
 void jit_tools_destroy(struct jit_tools *tools); /* writes what is left; may be NULL */
 

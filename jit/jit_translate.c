@@ -73,7 +73,7 @@ static void emit_block(struct translation *t)
     if (t->stale_at_end)
         emit_flags_again(t, t->stale_source);
     if (t->next_crosses)
-        emit_exit_interpreted(t, start + t->guest_bytes);
+        emit_exit_by_lookup(t, start + t->guest_bytes);
     else
         emit_exit_to(t, start + t->guest_bytes, false);
 }
@@ -84,7 +84,8 @@ static void fill_links(struct translation *t, struct jit_block *block)
         block->links[n] = (struct link){ .block = block,
                                          .patch = t->links[n].patch,
                                          .stub = t->links[n].stub,
-                                         .page_offset = t->links[n].page_offset };
+                                         .page_offset = t->links[n].page_offset,
+                                         .no_groups = t->links[n].no_groups };
 }
 
 static void fill_block(struct translation *t, struct jit_block *block)
@@ -105,6 +106,8 @@ static void fill_block(struct translation *t, struct jit_block *block)
     block->entry = (uint32_t)(t->entry - jit->code.write);
     block->indirect_entry = (uint32_t)(t->indirect_entry - jit->code.write);
     block->incoming = NULL;
+    block->second_page = 0;
+    block->in_jump_cache = false;
     uint8_t *more = (uint8_t *)&block->marks[t->count + 1];
     more = (uint8_t *)ALIGN_UP((uintptr_t)more, 8);
     memcpy(block->marks, t->marks, (t->count + 1) * sizeof(block->marks[0]));
@@ -120,7 +123,8 @@ static size_t record_size(const struct translation *t)
            t->link_count * sizeof(struct link) + t->call_count * sizeof(uint32_t);
 }
 
-struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode, unsigned max_insns)
+struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,
+                                unsigned max_insns)
 {
     struct translation *t = jit->translation;
     uint64_t start = __builtin_ia32_rdtsc();
@@ -129,6 +133,7 @@ struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host,
     t->code64 = mode & MODE_CODE64;
     t->gpa = gpa;
     t->host = host;
+    t->available = available;
     if (!translation_decode(t, MIN(max_insns, BLOCK_MAX_INSNS)))
         return NULL;
     translation_analyse(t);

@@ -70,6 +70,7 @@ struct exit_site {
     uint32_t patch; /* offset of a rel32 in hot or cold code */
     uint32_t stub;
     uint16_t page_offset;
+    bool no_groups;
 };
 
 struct translation {
@@ -85,6 +86,7 @@ struct translation {
     unsigned guest_bytes;   /* of the instructions */
     bool ends_in_branch;    /* the last instruction does not fall through */
     bool next_crosses;      /* the instruction behind the block lies in two pages */
+    size_t available;       /* bytes at `host`: to the end of the page, or of a crossing instruction */
     /* emission */
     unsigned current;       /* instruction being emitted */
     bool stale_at_end;      /* at the end of the block the host's flags are not the guest's: made again from stale_source */
@@ -104,6 +106,7 @@ struct translation {
 unsigned translation_decode(struct translation *t, unsigned max_insns); /* 0: the first instruction crosses the page's end */
 /* jit_analyse.c */
 void translation_analyse(struct translation *t);
+bool can_execute_again(const struct tinsn *i); /* CMP, TEST of registers: executing it again changes nothing but flags */
 
 /* jit_emit_memory.c */
 /* Resolves the memory operand of the current instruction: emits address and check, returns what to use as the host operand. `extra`:
@@ -135,9 +138,15 @@ void emit_rewritten(struct emitter *e, const struct insn *insn, const uint8_t *b
 void emit_stack(struct translation *t, struct tinsn *i);
 void emit_control(struct translation *t, struct tinsn *i);
 void emit_helper(struct translation *t, struct tinsn *i);
+/* The rel32 just written will lead to the block at page_offset of the same page. */
+void add_link(struct translation *t, struct emitter *from, unsigned page_offset);
+static inline bool links_left(const struct translation *t)
+{
+    return t->link_count < BLOCK_MAX_LINKS;
+}
 /* Leaves the block for the guest address page_offset (relative to the page of the block; may lie outside of it). */
 void emit_exit_to(struct translation *t, int64_t page_offset, bool poll);
-void emit_exit_interpreted(struct translation *t, unsigned page_offset); /* the instruction there is not translated */
+void emit_exit_by_lookup(struct translation *t, unsigned page_offset); /* the instruction there lies in two pages */
 
 /* jit_translate.c */
 void emit_flags_again(struct translation *t, unsigned source); /* executes CMP or TEST of registers once more */

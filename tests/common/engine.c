@@ -42,11 +42,18 @@ enum step test_step(struct cpu *cpu)
     return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
 }
 
-enum step test_step_block(struct cpu *cpu)
+enum step test_step_block(struct cpu *cpu, uint64_t *executed)
 {
+    uint64_t interpreted = cpu->stats.instructions, rip = cpu->cpu_rip;
+    unsigned translated = 0;
+
     if (!runs_jit(cpu))
         return interp_step_block(cpu);
-    enum step step = jit_step_block(cpu, BLOCK_INSTRUCTIONS, NULL);
+    enum step step = jit_step_block(cpu, BLOCK_INSTRUCTIONS, &translated);
+    if (step == STEP_FAULT && cpu->cpu_rip == rip)
+        translated = 0; /* whoever ran it */
+    if (executed && cpu->stats.instructions == interpreted)
+        *executed += translated;
     return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
 }
 

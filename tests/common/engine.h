@@ -14,8 +14,9 @@ bool test_engine_is_jit(void);
 enum step test_step_no_deliver(struct cpu *cpu);
 /* The same, and delivers the fault. */
 enum step test_step(struct cpu *cpu);
-/* A block of the engine's own choice; faults are delivered. */
-enum step test_step_block(struct cpu *cpu);
+/* A block of the engine's own choice; faults are delivered. *executed, if not NULL, grows by the instructions that
+ * cpu->stats.instructions does not count. */
+enum step test_step_block(struct cpu *cpu, uint64_t *executed);
 /* The whole of one instruction, all repetitions of a string instruction included (at most `rounds` parts). */
 enum step test_step_whole(struct cpu *cpu, unsigned rounds);
 

@@ -1,12 +1,13 @@
 /* A CPU in any mode, with any registers and page tables, executing any bytes: no crash, no hang, the invariants of
  * cpu_check.c, and instructions that fault have done nothing. Or two CPUs, one executing cached blocks, the other
- * single instructions: they must do the same.
+ * single instructions: they must do the same. With EIDOLON_ENGINE=jit the first one, or the only one, is translated.
  *
  * Input: a header (read_setup), events and pokes (counts in the header), and code. */
 #include <string.h>
 
 #include "base/log.h"
 #include "cpu/decode/insn.h"
+#include "tests/common/engine.h"
 #include "tests/decode/generate.h"
 #include "tests/devices/fake_loop.h"
 #include "tests/fuzz/cpu_rig.h"
@@ -147,10 +148,10 @@ static enum step step_checked(struct cpu_rig *rig, struct cpu_snapshot *snapshot
     enum step step;
 
     cpu_snapshot_take(snapshot, rig);
-    step = interp_step_no_deliver(cpu);
+    step = test_step_no_deliver(cpu);
     if (step == STEP_FAULT) {
         /* Of a fetch that has faulted, the handler is that of some earlier instruction: then less is checked. */
-        const struct insn_row *row = cpu->interp->single->ops[0].insn.row;
+        const struct insn_row *row = cpu->engine == &interp_engine ? cpu->interp->single->ops[0].insn.row : NULL;
 
         cpu_snapshot_check(snapshot, rig, row ? row->handler : HANDLER_COUNT);
         step = cpu_deliver_exception(cpu);
@@ -159,7 +160,8 @@ static enum step step_checked(struct cpu_rig *rig, struct cpu_snapshot *snapshot
 }
 
 /* STEP_EXIT: nothing more to do. */
-static enum step run_step(struct cpu_rig *rig, const struct test *test, struct cpu_snapshot *snapshot)
+static enum step run_step(struct cpu_rig *rig, const struct test *test, struct cpu_snapshot *snapshot,
+                          uint64_t *executed)
 {
     struct cpu *cpu = rig->cpu;
     bool shadow = cpu->interrupt_shadow || cpu->debug_shadow; /* covers one instruction */
@@ -170,9 +172,9 @@ static enum step run_step(struct cpu_rig *rig, const struct test *test, struct c
         return STEP_EXIT;
     cpu_check_invariants(cpu);
     if (block)
-        step = interp_step_block(cpu);
+        step = test_step_block(cpu, executed);
     else if (test->how & RUN_UNCHECKED)
-        step = interp_step(cpu);
+        step = test_step(cpu);
     else
         step = step_checked(rig, snapshot);
     cpu_check_invariants(cpu);
@@ -201,7 +203,7 @@ static void run_alone(const struct test *test, struct fuzz_input input)
             if (test->events[i].step == step)
                 happen(rig, &test->events[i]);
         }
-        if (run_step(rig, test, &snapshot) == STEP_EXIT)
+        if (run_step(rig, test, &snapshot, NULL) == STEP_EXIT)
             break;
     }
     cpu_snapshot_destroy(&snapshot);
@@ -213,7 +215,8 @@ struct runner {
     struct test test;
     enum step last;
     unsigned steps;
-    uint64_t repeats; /* parts of REP instructions: how large they are depends on the TLB */
+    uint64_t repeats;  /* parts of REP instructions: how large they are depends on the TLB */
+    uint64_t executed; /* by translated code */
 };
 
 /* What has been done: instructions, and what came between them. */
@@ -221,13 +224,17 @@ static uint64_t progress(const struct runner *runner)
 {
     const struct cpu *cpu = runner->rig->cpu;
 
-    return cpu->stats.instructions + cpu->stats.exceptions + cpu->stats.interrupts - runner->repeats;
+    return cpu->stats.instructions + cpu->stats.exceptions + cpu->stats.interrupts + runner->executed -
+           runner->repeats;
 }
 
 static void run(struct runner *runner)
 {
-    runner->last = run_step(runner->rig, &runner->test, NULL);
-    runner->repeats += runner->last == STEP_REPEAT;
+    uint64_t before = progress(runner);
+
+    runner->last = run_step(runner->rig, &runner->test, NULL, &runner->executed);
+    if (runner->last == STEP_REPEAT)
+        runner->repeats += progress(runner) - before;
     runner->steps++;
 }
 

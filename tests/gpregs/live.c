@@ -21,7 +21,7 @@ static struct {
     uint64_t components; /* 0: not asked yet; CPUID is slow where a hypervisor is beneath us */
     struct {
         unsigned offset, size;
-    } component[8]; /* from 2 on */
+    } component[8];   /* from 2 on */
     const char *left; /* the first outside function that was called without parking */
     /* What is in cpu->vector while the registers are live means nothing: here is what was there, and the noise that stands
      * in for it, different each time. */
@@ -92,8 +92,9 @@ static bool differs(const struct area *a, const struct area *b, unsigned offset,
 
 static bool registers_differ(const struct area *a, const struct area *b)
 {
-    static const char *const names[] = { [2] = "upper halves of ymm", [5] = "k0 to k7", [6] = "upper halves of zmm",
-                                         [7] = "zmm16 to zmm31" };
+    static const char *const names[] = {
+        [2] = "upper halves of ymm", [5] = "k0 to k7", [6] = "upper halves of zmm", [7] = "zmm16 to zmm31"
+    };
 
     /* FOP, FIP and FDP, between them, are only there if an exception is pending (APM Vol. 2 11.5.10) */
     if (differs(a, b, 0, 6, "x87 environment") || differs(a, b, 24, 4, "MXCSR") ||

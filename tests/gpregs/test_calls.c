@@ -171,8 +171,9 @@ static void make_gates(struct fixture *f, enum rig_mode mode)
 
 static void deliver_all(struct fixture *f, const char *mode)
 {
-    static const struct fault faults[] = { { VECTOR_PF, 2, 0x1234 }, { VECTOR_GP, 8, 0 }, { VECTOR_DE, 0, 0 },
-                                           { VECTOR_DB, 0, 1 },      { VECTOR_DF, 0, 0 } };
+    static const struct fault faults[] = {
+        { VECTOR_PF, 2, 0x1234 }, { VECTOR_GP, 8, 0 }, { VECTOR_DE, 0, 0 }, { VECTOR_DB, 0, 1 }, { VECTOR_DF, 0, 0 }
+    };
 
     for (unsigned i = 0; i < ARRAY_SIZE(faults); i++) {
         f->rig.cpu->fault = faults[i];
@@ -247,8 +248,8 @@ Test(gpregs, load_segment)
         enum segment segment;
         uint16_t selector;
         int result;
-    } loads[] = { { SEG_DS, SEL_DATA, 0 },      { SEG_ES, 0, 0 },      { SEG_FS, SEL_USER_DATA, 0 },
-                  { SEG_SS, SEL_DATA, 0 },      { SEG_GS, SEL_TSS, -1 }, { SEG_DS, SEL_ABSENT, -1 },
+    } loads[] = { { SEG_DS, SEL_DATA, 0 },       { SEG_ES, 0, 0 },          { SEG_FS, SEL_USER_DATA, 0 },
+                  { SEG_SS, SEL_DATA, 0 },       { SEG_GS, SEL_TSS, -1 },   { SEG_DS, SEL_ABSENT, -1 },
                   { SEG_SS, SEL_READ_ONLY, -1 }, { SEG_DS, SEL_BEYOND, -1 } };
     struct fixture f;
 

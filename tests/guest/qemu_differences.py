@@ -122,7 +122,7 @@ ROWS = [
     Row(
         "66h truncates near branches on Intel models too (SDM Vol. 2A JMP, CALL, RET: the operand size is 64 "
         "bits)",
-        ["control/near-66h-*-intel"],
+        ["control/near-66h-*-intel", "soundness_operands/soundness-20-66h-near-branches-intel"],
     ),
     Row(
         "INT1 is not there (SDM Vol. 2A INT n/INTO/INT3/INT1)",
@@ -157,7 +157,8 @@ ROWS = [
          "paging/canonical-pop-noncanonical", "paging/canonical-rbp-base-is-ss",
          "paging/canonical-rsp-index-none-is-ss", "paging/canonical-rbp-with-ds-prefix",
          "paging/canonical-enter-noncanonical", "paging/canonical-vector-stack", "debug/popf-noncanonical-stack",
-         "soundness_access/soundness-01-bad-stacks-*", "soundness_access/soundness-03-edge-*-low-end-stack", "soundness_access/soundness-03-edge-*-high-start-stack"],
+         "soundness_access/soundness-01-bad-stacks-*", "soundness_access/soundness-03-edge-*-low-end-stack",
+         "soundness_access/soundness-03-edge-*-high-start-stack"],
     ),
     Row(
         "loading a code segment through a gate does not set its accessed bit (SDM Vol. 3A 3.4.5.1)",
@@ -236,7 +237,10 @@ ROWS = [
          "paging/user-*absent", "paging/user-*kernel-r?", "paging/kernel-smap-*user-r?", "paging/key-*",
          "paging/ad-fetch", "paging/cross-xchg-second-absent", "paging32/*-absent", "paging32/*-user-kernel-r?",
          "paging32/*-directory-supervisor",
-         "soundness_access/soundness-03-edge-*-absent-rmw", "soundness_access/soundness-03-edge-user-*-supervisor-rmw", "soundness_groups/soundness-04-random-groups-*-absent", "soundness_groups/soundness-04-random-groups-user-second-supervisor", "soundness_groups/soundness-02-random-groups-compatibility"],
+         "soundness_access/soundness-03-edge-*-absent-rmw", "soundness_access/soundness-03-edge-user-*-supervisor-rmw",
+         "soundness_groups/soundness-04-random-groups-*-absent",
+         "soundness_groups/soundness-04-random-groups-user-second-supervisor",
+         "soundness_groups/soundness-02-random-groups-compatibility"],
     ),
     Row(
         "faults by reserved bits have P = 0 (SDM Vol. 3A 4.7: RSVD implies P)",

@@ -18,8 +18,8 @@ struct kallsyms_image {
 
 /* The tables begin at 0x2000. The caller frees it. */
 struct kallsyms_image *kallsyms_make(enum kallsyms_layout layout);
-/* Symbol 0 is _text, 1 entry_SYSCALL_64; then functions func_N 16 bytes apart, every tenth an object, 77 with a name of 150 characters. 2 to 6 are
- * per-CPU offsets in layouts that have such. */
+/* Symbol 0 is _text, 1 entry_SYSCALL_64; then functions func_N 16 bytes apart, every tenth an object, 77 with a name
+ * of 150 characters. 2 to 6 are per-CPU offsets in layouts that have such. */
 gva_t kallsyms_address(unsigned number);
 
 #endif

@@ -1,5 +1,5 @@
-/* What perf_test.py profiles: makes a loop of machine code, tells perf about it as the translator does, and runs it for a
- * while. A second piece of code then takes the first one's place, as in a code cache that is recycled.
+/* What perf_test.py profiles: makes a loop of machine code, tells perf about it as the translator does, and runs it
+ * for a while. A second piece of code then takes the first one's place, as in a code cache that is recycled.
  *
  *   perf_guest jitdump FOLDER | perfmap        prints its PID */
 #include <stdio.h>

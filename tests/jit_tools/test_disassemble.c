@@ -1,5 +1,5 @@
-/* Listings: what lines look like, what capstone does not know, what is no code; and that lines never get out of step with our
- * decoder, for any bytes.
+/* Listings: what lines look like, what capstone does not know, what is no code; and that lines never get out of step
+ * with our decoder, for any bytes.
  *
  * EIDOLON_SEED for the random bytes. */
 #include <criterion/criterion.h>

@@ -1,5 +1,5 @@
-/* The symbol table inside a Linux kernel: made by the test in both layouts, damaged, hostile; and that of the real kernel of the
- * boot tests, if it has been fetched (build/guest/vmlinuz).
+/* The symbol table inside a Linux kernel: made by the test in both layouts, damaged, hostile; and that of the real
+ * kernel of the boot tests, if it has been fetched (build/guest/vmlinuz).
  *
  * EIDOLON_SEED for the random damage. */
 #include <criterion/criterion.h>
@@ -109,7 +109,8 @@ Test(kallsyms, damaged)
     cr_assert(read > 100 && read < 900, "seed %u: %u", seed, read);
 }
 
-/* A guest that fills its memory with what looks like the beginning of a table costs time in proportion to its size, no more. */
+/* A guest that fills its memory with what looks like the beginning of a table costs time in proportion to its size,
+ * no more. */
 Test(kallsyms, hostile, .timeout = 60)
 {
     const size_t size = 16 * MIB;
@@ -138,8 +139,8 @@ Test(kallsyms, hostile, .timeout = 60)
     ns = clock_host_ns() - start;
     cr_expect_lt(ns, 10000000000ull, "%llu ms", (unsigned long long)(ns / 1000000));
 
-    /* Good tokens; before them, at each 16 bytes, a count, which is also part of a symbol of 15 tokens: names that are good for as
-     * long as the count says, wherever one begins, but never end where they should. */
+    /* Good tokens; before them, at each 16 bytes, a count, which is also part of a symbol of 15 tokens: names that
+     * are good for as long as the count says, wherever one begins, but never end where they should. */
     const size_t tokens = 12 * MIB;
 
     for (size_t i = 0; i < tokens; i += 16)

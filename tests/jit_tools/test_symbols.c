@@ -171,8 +171,8 @@ Test(symbols, kernel_file)
     unlink(path);
 }
 
-/* Whatever is wrong with a file: it is read or refused, and look-ups work. Run under the sanitizers, this is the test of
- * bounds. */
+/* Whatever is wrong with a file: it is read or refused, and look-ups work. Run under the sanitizers, this is the test
+ * of bounds. */
 static void survive(const char *path, const uint8_t *data, size_t size)
 {
     struct jit_symbols *symbols = jit_symbols_create();

@@ -1,5 +1,5 @@
-/* Everything together, as the translator uses it: a block is told, and perf's files and the log show it under the guest's name; the
- * guest kernel's own symbols are found in its memory, a bounded number of times. */
+/* Everything together, as the translator uses it: a block is told, and perf's files and the log show it under the
+ * guest's name; the guest kernel's own symbols are found in its memory, a bounded number of times. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>

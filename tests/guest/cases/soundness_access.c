@@ -1,7 +1,7 @@
 /* Single accesses at every edge (docs/design.md, "Soundness", lines 1 and 3): null and non-canonical addresses right
- * after every way to flush the TLB, and each size at each offset around page ends and the ends of the address space. One
- * piece of code makes all accesses of a kind, so that what it has learnt at one address meets the next. SDM Vol. 1 3.3.7;
- * Vol. 3A 4.6, 4.7, 4.10.4. */
+ * after every way to flush the TLB, and each size at each offset around page ends and the ends of the address space.
+ * One piece of code makes all accesses of a kind, so that what it has learnt at one address meets the next. SDM Vol. 1
+ * 3.3.7; Vol. 3A 4.6, 4.7, 4.10.4. */
 #include "soundness.h"
 
 #define PAGE_A  FREE
@@ -44,13 +44,20 @@ ACCESS(far_disp, "mov rax, [rbx+0x12345678]")
 ACCESS(indexed, "mov rax, [rcx+rbx*1]")
 
 static const struct access accesses[] = {
-    { "read-1", access_read_1, 1, 0, 0 },     { "read-2", access_read_2, 2, 0, 0 },
-    { "read-4", access_read_4, 4, 0, 0 },     { "read-8", access_read_8, 8, 0, 0 },
-    { "read-16", access_read_16, 16, 0, 0 },  { "write-1", access_write_1, 1, 1, 0 },
-    { "write-4", access_write_4, 4, 1, 0 },   { "write-8", access_write_8, 8, 1, 0 },
-    { "write-16", access_write_16, 16, 1, 0 }, { "push", access_push, 8, 1, 1 },
-    { "pop", access_pop, 8, 0, 1 },           { "stos", access_stos, 1, 1, 0 },
-    { "far-disp", access_far_disp, 8, 0, 0 }, { "indexed", access_indexed, 8, 0, 0 },
+    { "read-1", access_read_1, 1, 0, 0 },
+    { "read-2", access_read_2, 2, 0, 0 },
+    { "read-4", access_read_4, 4, 0, 0 },
+    { "read-8", access_read_8, 8, 0, 0 },
+    { "read-16", access_read_16, 16, 0, 0 },
+    { "write-1", access_write_1, 1, 1, 0 },
+    { "write-4", access_write_4, 4, 1, 0 },
+    { "write-8", access_write_8, 8, 1, 0 },
+    { "write-16", access_write_16, 16, 1, 0 },
+    { "push", access_push, 8, 1, 1 },
+    { "pop", access_pop, 8, 0, 1 },
+    { "stos", access_stos, 1, 1, 0 },
+    { "far-disp", access_far_disp, 8, 0, 0 },
+    { "indexed", access_indexed, 8, 0, 0 },
 };
 
 #define FLUSH(id, text)                                                                                                \
@@ -64,16 +71,16 @@ FLUSH(pge, "mov r8, cr4; xor r8, 0x80; mov cr4, r8; xor r8, 0x80; mov cr4, r8")
 FLUSH(invlpg, "invlpg [rbx]; invlpg [rbp]")
 FLUSH(wp, "mov r8, cr0; mov r9, r8; btr r9, 16; mov cr0, r9; mov cr0, r8")
 FLUSH(invpcid, "invpcid r10, [rsi]")
-FLUSH(nxe, "mov r8, rax; mov r9, rcx; mov ecx, 0xc0000080; rdmsr; btr eax, 11; wrmsr; bts eax, 11; wrmsr; mov rax, r8; mov "
-           "rcx, r9")
+FLUSH(nxe,
+      "mov r8, rax; mov r9, rcx; mov ecx, 0xc0000080; rdmsr; btr eax, 11; wrmsr; bts eax, 11; wrmsr; mov rax, r8; mov "
+      "rcx, r9")
 
 static const struct flush {
     const char *name;
     struct code (*code)(void);
 } flushes[] = {
-    { "no-flush", flush_none }, { "cr3-load", flush_cr3 },         { "pge-toggle", flush_pge },
-    { "invlpg", flush_invlpg }, { "wp-toggle", flush_wp },         { "invpcid", flush_invpcid },
-    { "nxe-toggle", flush_nxe },
+    { "no-flush", flush_none }, { "cr3-load", flush_cr3 },    { "pge-toggle", flush_pge }, { "invlpg", flush_invlpg },
+    { "wp-toggle", flush_wp },  { "invpcid", flush_invpcid }, { "nxe-toggle", flush_nxe },
 };
 
 /* Bit patterns that a cleared, inverted or shifted tag might have. All pages there are absent. */
@@ -100,7 +107,8 @@ static const u64 bad_addresses[] = {
     (u64)DATA ^ 0xffff000000000000,
     (u64)DATA << 12,
 };
-static const u16 bad_offsets[] = { 0, 1, 2, 3, 4, 7, 8, 9, 15, 0x7f8, 0xff0, 0xff1, 0xff8, 0xffb, 0xffc, 0xffd, 0xffe, 0xfff };
+static const u16 bad_offsets[] = { 0,     1,     2,     3,     4,     7,     8,     9,     15,
+                                   0x7f8, 0xff0, 0xff1, 0xff8, 0xffb, 0xffc, 0xffd, 0xffe, 0xfff };
 
 static u64 low_table[512] __attribute__((aligned(PAGE)));
 
@@ -163,6 +171,16 @@ static void bad_probes(struct tally *tally, const struct access *a, enum mode mo
     }
 }
 
+/* Behind an instruction that sets flags, and behind one that leaves them as they come: a check may be made
+ * differently. */
+static void place_access(struct code flush, struct code flags, struct code access)
+{
+    word length = put_code(CODE_FRAME, flush);
+
+    length += put_code(CODE_FRAME + length, flags);
+    put_code(CODE_FRAME + length, access);
+}
+
 static void bad_case(const char *name, int stack, struct code flush, enum mode mode, int how)
 {
     struct tally tally = { 0 };
@@ -172,7 +190,9 @@ static void bad_case(const char *name, int stack, struct code flush, enum mode m
     for (unsigned a = 0; a < ARRAY_SIZE(accesses); a++) {
         if (accesses[a].stack != stack)
             continue;
-        put_code(CODE_FRAME + put_code(CODE_FRAME, flush), accesses[a].code());
+        place_access(flush, CODE("nop"), accesses[a].code());
+        bad_probes(&tally, &accesses[a], mode, how);
+        place_access(flush, CODE("cmp edi, esi"), accesses[a].code());
         bad_probes(&tally, &accesses[a], mode, how);
     }
     end_tally(&tally);
@@ -265,20 +285,22 @@ FORM(push, "mov rax, [rdi]; mov rsp, rbx; push rax")
 FORM(pop, "mov rsp, rbx; pop rax; mov [rdi], rax")
 
 static const struct form forms[] = {
-    { "load-1", form_load_1, 1, LOAD },     { "load-2", form_load_2, 2, LOAD },
-    { "load-4", form_load_4, 4, LOAD },     { "load-8", form_load_8, 8, LOAD },
-    { "load-10", form_load_10, 10, LOAD },  { "load-16", form_load_16, 16, LOAD },
-    { "store-1", form_store_1, 1, STORE },  { "store-2", form_store_2, 2, STORE },
-    { "store-4", form_store_4, 4, STORE },  { "store-8", form_store_8, 8, STORE },
+    { "load-1", form_load_1, 1, LOAD },    { "load-2", form_load_2, 2, LOAD },    { "load-4", form_load_4, 4, LOAD },
+    { "load-8", form_load_8, 8, LOAD },    { "load-10", form_load_10, 10, LOAD }, { "load-16", form_load_16, 16, LOAD },
+    { "store-1", form_store_1, 1, STORE }, { "store-2", form_store_2, 2, STORE }, { "store-4", form_store_4, 4, STORE },
+    { "store-8", form_store_8, 8, STORE },
 };
 static const struct form wide_forms[] = { { "store-10", form_store_10, 10, STORE },
                                           { "store-16", form_store_16, 16, STORE } };
 static const struct form stack_forms[] = { { "push", form_push, 8, PUSH }, { "pop", form_pop, 8, POP } };
 static const struct form rmw_forms[] = {
-    { "not-1", form_not_1, 1, NOT }, { "not-2", form_not_2, 2, NOT },
-    { "not-4", form_not_4, 4, NOT }, { "lock-not-8", form_not_8, 8, NOT },
+    { "not-1", form_not_1, 1, NOT },
+    { "not-2", form_not_2, 2, NOT },
+    { "not-4", form_not_4, 4, NOT },
+    { "lock-not-8", form_not_8, 8, NOT },
 };
-static const struct form avx_forms[] = { { "load-32", form_load_32, 32, LOAD }, { "store-32", form_store_32, 32, STORE } };
+static const struct form avx_forms[] = { { "load-32", form_load_32, 32, LOAD },
+                                         { "store-32", form_store_32, 32, STORE } };
 static const struct form avx512_forms[] = { { "load-64", form_load_64, 64, LOAD },
                                             { "store-64", form_store_64, 64, STORE } };
 
@@ -290,14 +312,10 @@ struct edge {
 };
 
 static const struct edge edges[] = {
-    { "both", PAGE_B, { P | W | U, P | W | U } },
-    { "second-absent", PAGE_B, { P | W | U, 0 } },
-    { "first-absent", PAGE_B, { 0, P | W | U } },
-    { "second-read-only", PAGE_B, { P | W | U, P | U } },
-    { "first-read-only", PAGE_B, { P | U, P | W | U } },
-    { "second-supervisor", PAGE_B, { P | W | U, P | W } },
-    { "first-supervisor", PAGE_B, { P | W, P | W | U } },
-    { "low-end", LOW_END + PAGE, { P | W | U, 0 } },
+    { "both", PAGE_B, { P | W | U, P | W | U } },         { "second-absent", PAGE_B, { P | W | U, 0 } },
+    { "first-absent", PAGE_B, { 0, P | W | U } },         { "second-read-only", PAGE_B, { P | W | U, P | U } },
+    { "first-read-only", PAGE_B, { P | U, P | W | U } },  { "second-supervisor", PAGE_B, { P | W | U, P | W } },
+    { "first-supervisor", PAGE_B, { P | W, P | W | U } }, { "low-end", LOW_END + PAGE, { P | W | U, 0 } },
     { "high-start", HIGH_START, { 0, P | W | U } },
 };
 
@@ -354,9 +372,7 @@ static int edge_memory(const struct edge *e, const struct form *f, u64 at, int f
         u8 want = pattern(va);
 
         if (!faulted && va - at < f->size)
-            want = f->kind == NOT                         ? (u8)~want
-                   : f->kind == STORE || f->kind == PUSH ? (u8)(0xc0 + (va - at))
-                                                          : want;
+            want = f->kind == NOT ? (u8)~want : f->kind == STORE || f->kind == PUSH ? (u8)(0xc0 + (va - at)) : want;
         if (*behind(e, va) != want)
             return 0;
     }
@@ -407,6 +423,9 @@ static void edge_probes(const struct form *list, unsigned count, const char *wha
             map(e->second, FRAME_B, e->flags[1]);
         for (unsigned f = 0; f < count; f++) {
             put_code(CODE_FRAME, list[f].code());
+            for (int k = -3; k <= (int)list[f].size + 3; k++)
+                edge_probe(e, &list[f], k, mode, &tally);
+            place_access(CODE("nop"), CODE("cmp ebp, esi"), list[f].code());
             for (int k = -3; k <= (int)list[f].size + 3; k++)
                 edge_probe(e, &list[f], k, mode, &tally);
         }

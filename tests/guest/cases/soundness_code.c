@@ -1,6 +1,6 @@
-/* Code across page ends, code at many addresses, code that changes (docs/design.md, "Soundness", lines 8 and 9, and what
- * must hold beside them): the same frame followed by different frames, a thousand views of one page, page tables that
- * change under running code, more code than any cache holds. SDM Vol. 3A 4.10, 8.1.3, 11.6. */
+/* Code across page ends, code at many addresses, code that changes (docs/design.md, "Soundness", lines 8 and 9, and
+ * what must hold beside them): the same frame followed by different frames, a thousand views of one page, page tables
+ * that change under running code, more code than any cache holds. SDM Vol. 3A 4.10, 8.1.3, 11.6. */
 #include "soundness.h"
 
 #define PAGE_A  FREE
@@ -28,7 +28,10 @@ struct border {
         name, before, bytes, sizeof(bytes) - 1, answer                                                                 \
     }
 static const struct border borders[] = {
-    BORDER("fall-through", 3, "\x31\xc0\x90" "\xb8\1\0\0\0\xcd\x40", 1),
+    BORDER("fall-through", 3,
+           "\x31\xc0\x90"
+           "\xb8\1\0\0\0\xcd\x40",
+           1),
     BORDER("instruction-1", 1, "\xb8\1\0\0\0\xcd\x40", 0),
     BORDER("instruction-2", 2, "\xb8\0\1\0\0\xcd\x40", 0),
     BORDER("instruction-3", 3, "\xb8\0\0\1\0\xcd\x40", 0),
@@ -36,15 +39,50 @@ static const struct border borders[] = {
     BORDER("two-instructions", 4, "\x31\xc0\xb0\1\x04\1\xcd\x40", 1),
     BORDER("prefixes-only", 3, "\x2e\x2e\x48\xc7\xc0\1\0\0\0\xcd\x40", 2),
     BORDER("fifteen-bytes", 14, "\x2e\x2e\x2e\x2e\x2e\x48\xb8\0\0\0\0\0\0\0\1\xcd\x40", 0),
-    BORDER("jump", 5, "\xe9\x10\0\0\0" "0123456789abcdef" "\xb8\1\0\0\0\xcd\x40", 17),
-    BORDER("jump-straddles", 2, "\xe9\x10\0\0\0" "0123456789abcdef" "\xb8\1\0\0\0\xcd\x40", 20),
-    BORDER("short-jump", 2, "\xeb\x10" "0123456789abcdef" "\xb8\1\0\0\0\xcd\x40", 17),
-    BORDER("branch-taken", 8, "\x31\xc0\x0f\x84\x10\0\0\0" "0123456789abcdef" "\xb8\1\0\0\0\xcd\x40", 17),
-    BORDER("branch-not-taken", 4, "\x31\xc0\x75\x10" "\xb8\1\0\0\0\xcd\x40", 1),
-    BORDER("call", 5, "\xe8\x10\0\0\0" "\xcd\x40" "23456789abcdef" "\xb8\1\0\0\0\xc3", 17),
-    BORDER("return", 2, "\xff\xd6" "\xb8\1\0\0\0\xcd\x40", 1),
-    BORDER("loop-back", 6, "\x31\xc0\x90\x90\xeb\x07" "\xff\xc1\xeb\xf8" "456" "\x04\1\x3c\x05\x72\xf3\xcd\x40", 8),
-    BORDER("trap", 1, "\xcc" "\xb8\1\0\0\0\xcd\x40", 1),
+    BORDER("jump", 5,
+           "\xe9\x10\0\0\0"
+           "0123456789abcdef"
+           "\xb8\1\0\0\0\xcd\x40",
+           17),
+    BORDER("jump-straddles", 2,
+           "\xe9\x10\0\0\0"
+           "0123456789abcdef"
+           "\xb8\1\0\0\0\xcd\x40",
+           20),
+    BORDER("short-jump", 2,
+           "\xeb\x10"
+           "0123456789abcdef"
+           "\xb8\1\0\0\0\xcd\x40",
+           17),
+    BORDER("branch-taken", 8,
+           "\x31\xc0\x0f\x84\x10\0\0\0"
+           "0123456789abcdef"
+           "\xb8\1\0\0\0\xcd\x40",
+           17),
+    BORDER("branch-not-taken", 4,
+           "\x31\xc0\x75\x10"
+           "\xb8\1\0\0\0\xcd\x40",
+           1),
+    BORDER("call", 5,
+           "\xe8\x10\0\0\0"
+           "\xcd\x40"
+           "23456789abcdef"
+           "\xb8\1\0\0\0\xc3",
+           17),
+    BORDER("return", 2,
+           "\xff\xd6"
+           "\xb8\1\0\0\0\xcd\x40",
+           1),
+    BORDER("loop-back", 6,
+           "\x31\xc0\x90\x90\xeb\x07"
+           "\xff\xc1\xeb\xf8"
+           "456"
+           "\x04\1\x3c\x05\x72\xf3\xcd\x40",
+           8),
+    BORDER("trap", 1,
+           "\xcc"
+           "\xb8\1\0\0\0\xcd\x40",
+           1),
 };
 
 static void put_border(const struct border *b)
@@ -54,8 +92,8 @@ static void put_border(const struct border *b)
             FRAME8(FREE_FRAME + frame * PAGE)[i] = 0x90;
     for (unsigned i = 0; i < b->length; i++)
         for (unsigned frame = 1; frame <= 3; frame++)
-            FRAME8(i < b->before ? FRAME_A + PAGE - b->before : FREE_FRAME + frame * PAGE - b->before)[i] =
-                (u8)b->bytes[i];
+            FRAME8(i < b->before ? FRAME_A + PAGE - b->before : FREE_FRAME + frame * PAGE - b->before)
+    [i] = (u8)b->bytes[i];
     FRAME8(FRAME_2)[b->answer_at] = 2;
     FRAME8(FRAME_3)[b->answer_at] = 3;
     *FRAME8(FRAME_3 + PAGE) = 0xc3;
@@ -150,7 +188,7 @@ static void all_borders(void)
 /* ---- Line 9: bytes behind a block decide whether its flags matter ---- */
 
 /* Code that makes flags, touches memory, and goes on at 1:, where something overwrites the flags; then that place is
- * patched to something that reads them. The patch comes through R9, a writable alias of the code page. */
+ * patched to something that reads them. */
 static void flag_readers(const char *name, const char *what, struct code code, enum mode mode, word patch)
 {
     word site = 0;
@@ -168,7 +206,8 @@ static void flag_readers(const char *name, const char *what, struct code code, e
             FRAME8(CODE_FRAME)[site] = (u8)now;
             FRAME8(CODE_FRAME)[site + 1] = (u8)(now >> 8);
         }
-        out = AGAIN(mode, .rbx = mode == USER ? UDATA + i * PAGE % 0x3000 : DATA + i * PAGE % 0x3000, .rax = 0, .rcx = 0);
+        out =
+            AGAIN(mode, .rbx = mode == USER ? UDATA + i * PAGE % 0x3000 : DATA + i * PAGE % 0x3000, .rax = 0, .rcx = 0);
         say(" %s:%x/%x", event_name(out.vector), out.rax & 0xffff, out.rflags & STATUS);
     }
     done();
@@ -192,23 +231,26 @@ static void liveness(void)
         word patch = patches[i].patch;
 
         flag_readers("next-instruction", name,
-                     CODE("stc; mov rdx, [rbx]; mov rsi, [rbx+8]; mov [rbx+16], rsi; xor eax, eax; lea eax, [rax+0x40]"), KERNEL,
-                     patch);
+                     CODE(
+                         "stc; mov rdx, [rbx]; mov rsi, [rbx+8]; mov [rbx+16], rsi; xor eax, eax; lea eax, [rax+0x40]"),
+                     KERNEL, patch);
         flag_readers("jump-target", name,
-                     CODE("stc; mov rdx, [rbx]; mov [rbx+16], rdx; jmp 1f; hlt; 1: xor eax, eax; lea eax, [rax+0x40]"), KERNEL,
-                     patch);
+                     CODE("stc; mov rdx, [rbx]; mov [rbx+16], rdx; jmp 1f; hlt; 1: xor eax, eax; lea eax, [rax+0x40]"),
+                     KERNEL, patch);
         flag_readers("both-ways", name,
                      CODE("cmp rcx, 1; mov rdx, [rbx]; jc 1f; hlt; nop; 1: mov [rbx+16], rdx; xor eax, eax; "
                           "lea eax, [rax+0x40]"),
                      USER, patch);
         flag_readers("call-target", name,
-                     CODE("cmp ecx, 1; call 1f; jmp 2f; 1: mov rdx, [rbx]; xor eax, eax; lea eax, [rax+0x40]; ret; 2:"), USER,
-                     patch);
+                     CODE("cmp ecx, 1; call 1f; jmp 2f; 1: mov rdx, [rbx]; xor eax, eax; lea eax, [rax+0x40]; ret; 2:"),
+                     USER, patch);
         flag_readers("return-target", name,
-                     CODE("call 1f; xor eax, eax; lea eax, [rax+0x40]; jmp 2f; 1: stc; mov rdx, [rbx]; ret; 2:"), USER, patch);
-        flag_readers("indirect-target", name,
-                     CODE("lea rdi, [rip+1f]; stc; mov [rbx+16], rdi; jmp [rbx+16]; hlt; 1: xor eax, eax; lea eax, [rax+0x40]"),
-                     KERNEL, patch);
+                     CODE("call 1f; xor eax, eax; lea eax, [rax+0x40]; jmp 2f; 1: stc; mov rdx, [rbx]; ret; 2:"), USER,
+                     patch);
+        flag_readers(
+            "indirect-target", name,
+            CODE("lea rdi, [rip+1f]; stc; mov [rbx+16], rdi; jmp [rbx+16]; hlt; 1: xor eax, eax; lea eax, [rax+0x40]"),
+            KERNEL, patch);
     }
 }
 
@@ -238,8 +280,9 @@ static void thousand_views(void)
     struct tally tally = { 0 };
 
     /* position-dependent all the same: its own address, RIP-relative data, a call that pushes the address */
-    put_code(FRAME_A + 0x10, CODE("lea rax, [rip]; mov rcx, [rip+1f]; call 2f; 2: pop rdx; inc qword ptr [rip+1f]; jmp 3f; "
-                                  ".balign 8; 1: .quad 0x100; 3: mov rsi, rsp"));
+    put_code(FRAME_A + 0x10,
+             CODE("lea rax, [rip]; mov rcx, [rip+1f]; call 2f; 2: pop rdx; inc qword ptr [rip+1f]; jmp 3f; "
+                  ".balign 8; 1: .quad 0x100; 3: mov rsi, rsp"));
     begin("soundness-08-one-page-at-1000-addresses");
     for (unsigned i = 0; i < VIEWS; i++)
         map(FREE + i * PAGE, FRAME_A, P | W | U);
@@ -296,7 +339,7 @@ static void moving_tables(void)
     for (unsigned frame = 0; frame < 4; frame++)
         FRAME8(FREE_FRAME + frame * PAGE)[1] = (u8)(1 << frame);
 #define REMAP_LOOP(flush)                                                                                              \
-    "mov ecx, 2000; xor r8d, r8d; 1: mov eax, ecx; and eax, 3; shl eax, 12; add rax, r9; mov [rdi], rax;" flush         \
+    "mov ecx, 2000; xor r8d, r8d; 1: mov eax, ecx; and eax, 3; shl eax, 12; add rax, r9; mov [rdi], rax;" flush        \
     "; call rsi; add r8d, eax; dec ecx; jnz 1b"
 #define REMAP_CASE(name, flush)                                                                                        \
     HOT(name, KERNEL, map(PAGE_A, 0, 0), REMAP_LOOP(flush), .rsi = PAGE_A, .rdi = (word)pte(PAGE_A),                   \
@@ -345,28 +388,36 @@ static void moving_tables(void)
 static void modification(void)
 {
     HOT("soundness-09-patch-next-instruction-in-loop", KERNEL, ,
-        "mov ecx, 1000; xor r8d, r8d; 1: mov [rip+2f+1], cl; 2: mov al, 0; movzx eax, al; add r8d, eax; dec ecx; jnz 1b");
+        "mov ecx, 1000; xor r8d, r8d; 1: mov [rip+2f+1], cl; 2: mov al, 0; movzx eax, al; add r8d, eax; dec ecx; jnz "
+        "1b");
     HOT("soundness-09-patch-later-in-block", USER, ,
-        "mov ecx, 1000; xor r8d, r8d; 1: mov [rip+2f+1], ecx; add r8d, 1; mov rdx, [rbx]; mov [rbx+8], rdx; 2: mov eax, 0; "
-        "add r8d, eax; dec ecx; jnz 1b", .rbx = UDATA, .rdx = 0, .hide = 1 << 2);
+        "mov ecx, 1000; xor r8d, r8d; 1: mov [rip+2f+1], ecx; add r8d, 1; mov rdx, [rbx]; mov [rbx+8], rdx; 2: mov "
+        "eax, 0; "
+        "add r8d, eax; dec ecx; jnz 1b",
+        .rbx = UDATA, .rdx = 0, .hide = 1 << 2);
     HOT("soundness-09-patch-through-alias-in-loop", KERNEL, map(PAGE_A, CODE_FRAME, P | W),
         "mov ecx, 1000; xor r8d, r8d; lea rdx, [rip+2f+1]; and edx, 0xfff; add rdx, rsi; 1: mov [rdx], ecx; jmp 2f; "
-        "2: mov eax, 0; add r8d, eax; dec ecx; jnz 1b", .rsi = PAGE_A, .hide = 1 << 2);
+        "2: mov eax, 0; add r8d, eax; dec ecx; jnz 1b",
+        .rsi = PAGE_A, .hide = 1 << 2);
     HOT("soundness-09-patch-by-push", KERNEL, ,
-        "mov ecx, 500; xor r8d, r8d; mov rbp, rsp; 1: mov rdx, [rip+2f]; mov dh, cl; lea rsp, [rip+2f+8]; push rdx; jmp 2f;"
+        "mov ecx, 500; xor r8d, r8d; mov rbp, rsp; 1: mov rdx, [rip+2f]; mov dh, cl; lea rsp, [rip+2f+8]; push rdx; "
+        "jmp 2f;"
         ".balign 8; 2: mov al, 0; movzx eax, al; nop; nop; nop; add r8d, eax; dec ecx; jnz 1b; mov rsp, rbp",
         .hide = 1 << 2 | 1 << 5);
     HOT("soundness-09-patch-by-call", KERNEL, ,
         /* the pushed return address is an instruction's immediate */
         "mov rbp, rsp; lea rsp, [rip+2f+10]; call 1f; 1: mov rsp, rbp; jmp 2f; 2: movabs rax, 0x1122334455667788; "
-        "lea rcx, [rip+1b]; cmp rax, rcx; setz al; movzx eax, al; mov ecx, 0", .hide = 1 << 5);
+        "lea rcx, [rip+1b]; cmp rax, rcx; setz al; movzx eax, al; mov ecx, 0",
+        .hide = 1 << 5);
     HOT("soundness-09-copy-over-running-loop", KERNEL, ,
         "mov edx, 20; xor r8d, r8d; 1: lea rsi, [rip+8f]; test dl, 1; jz 2f; lea rsi, [rip+9f]; 2: lea rdi, [rip+3f]; "
-        "mov ecx, 7; rep movsb; 3: .fill 7, 1, 0x90; dec edx; jnz 1b; jmp 7f; 8: add r8d, 0x100; 9: add r8d, 0x1011; 7:",
+        "mov ecx, 7; rep movsb; 3: .fill 7, 1, 0x90; dec edx; jnz 1b; jmp 7f; 8: add r8d, 0x100; 9: add r8d, 0x1011; "
+        "7:",
         .hide = 1 << 6 | 1 << 7);
     HOT("soundness-09-patched-and-read-back", USER, ,
         "mov ecx, 300; xor r8d, r8d; 1: mov byte ptr [rip+2f+1], cl; mov al, [rip+2f+1]; 2: mov dl, 0; movzx eax, al; "
-        "add r8d, eax; dec ecx; jnz 1b", .rdx = 0, .hide = 1 << 2);
+        "add r8d, eax; dec ecx; jnz 1b",
+        .rdx = 0, .hide = 1 << 2);
     HOT("soundness-09-data-beside-code", USER, ,
         "mov ecx, 20000; 1: add dword ptr [rip+2f], 3; jmp 3f; 2: .long 0; 3: dec ecx; jnz 1b; xor eax, eax; "
         "xchg eax, [rip+2b]");
@@ -384,9 +435,10 @@ static void generated(const char *name, unsigned count, enum mode mode, unsigned
     begin(name);
     map_pages(FREE, FREE_FRAME, 64, P | W | U);
     /* the generator runs in the guest's own code: RDI walks over the places, ECX counts */
-    put_code(CODE_FRAME, CODE("xor r8d, r8d; 1: mov rdi, r10; mov eax, ecx; xor edx, edx; div r11d; imul rdx, rdx, 61; "
-                              "add rdi, rdx; mov byte ptr [rdi], 0xb8; mov [rdi+1], ecx; mov dword ptr [rdi+5], 0xc3430348;"
-                              "mov byte ptr [rdi+8], 8; mov byte ptr [rdi+9], 0xc3; call rdi; add r8, rax; dec ecx; jnz 1b"));
+    put_code(CODE_FRAME,
+             CODE("xor r8d, r8d; 1: mov rdi, r10; mov eax, ecx; xor edx, edx; div r11d; imul rdx, rdx, 61; "
+                  "add rdi, rdx; mov byte ptr [rdi], 0xb8; mov [rdi+1], ecx; mov dword ptr [rdi+5], 0xc3430348;"
+                  "mov byte ptr [rdi+8], 8; mov byte ptr [rdi+9], 0xc3; call rdi; add r8, rax; dec ecx; jnz 1b"));
     for (word i = 0; i < 2; i++) {
         word data = mode == USER ? UDATA : DATA, n = i ? count : 1000, want = n * (n + 1) / 2 + n * i * 1000;
         struct regs out;

@@ -1,6 +1,6 @@
 /* Flags (docs/design.md, "Soundness", lines 10 and 16): the RFLAGS that an exception pushes are exact, also those that
- * nobody would have read any more, and the guest's AC, TF, NT, IOPL and DF do to the guest what they should and to nobody
- * else anything. SDM Vol. 1 3.4.3; Vol. 3A 2.3, 6.12, 6.15. */
+ * nobody would have read any more, and the guest's AC, TF, NT, IOPL and DF do to the guest what they should and to
+ * nobody else anything. SDM Vol. 1 3.4.3; Vol. 3A 2.3, 6.12, 6.15. */
 #include "soundness.h"
 
 /* ---- Line 10: RFLAGS at an exception ---- */
@@ -213,8 +213,8 @@ static void system_call_flags(void)
                      (n & 32 ? OF : 0) | 2;
         struct regs out = AGAIN(USER, .rax = flags, .rbx = UDATA);
 
-        if (wrong(&tally, out.vector == VECTOR_DONE && (out.rdx & (STATUS | 2)) == flags &&
-                              (out.r8 & (STATUS | 2)) == flags))
+        if (wrong(&tally,
+                  out.vector == VECTOR_DONE && (out.rdx & (STATUS | 2)) == flags && (out.r8 & (STATUS | 2)) == flags))
             say(" [%x: %x %x]", flags, out.rdx, out.r8);
     }
     end_tally(&tally);
@@ -235,14 +235,16 @@ static void go_on(struct regs *regs)
     (void)regs;
 }
 
-/* A bit of everything: crossing and misaligned accesses, strings in the direction of DF, a page that is only there after
- * its fault, calls, vectors, x87, an interrupt and back. */
+/* A bit of everything: crossing and misaligned accesses, strings in the direction of DF, a page that is only there
+ * after its fault, calls, vectors, x87, an interrupt and back. */
 #define WORKOUT                                                                                                        \
-    "mov rax, [rbx]; mov [rbx+8], rax; mov ecx, [rbx+0xffe]; mov [rbx+0xffd], ecx; push rax; pop rdx; call 1f; jmp 2f;" \
-    "1: add rax, rcx; ret; 2: lea rsi, [rbx+0x1010]; lea rdi, [rbx+0x1803]; mov ecx, 37; rep movsb; lea rdi, "          \
-    "[rbx+0xfff]; mov ecx, 5; rep stosw; movups xmm0, [rbx+1]; movups [rbx+0x21], xmm0; mov eax, 77; mul ecx; mov eax, "  \
-    "1234567; mov ecx, 13; div ecx; lock inc dword ptr [rbx+0x3b]; int3; mov r9, [r12+3]; fninit; fld dword ptr "       \
-    "[rbx+3]; fstp qword ptr [rbx+0x45]; xchg [rbx+0x51], rdx; bts dword ptr [rbx+0x61], 30; cmpxchg [rbx+0x71], rcx;"  \
+    "mov rax, [rbx]; mov [rbx+8], rax; mov ecx, [rbx+0xffe]; mov [rbx+0xffd], ecx; push rax; pop rdx; call 1f; jmp "   \
+    "2f;"                                                                                                              \
+    "1: add rax, rcx; ret; 2: lea rsi, [rbx+0x1010]; lea rdi, [rbx+0x1803]; mov ecx, 37; rep movsb; lea rdi, "         \
+    "[rbx+0xfff]; mov ecx, 5; rep stosw; movups xmm0, [rbx+1]; movups [rbx+0x21], xmm0; mov eax, 77; mul ecx; mov "    \
+    "eax, "                                                                                                            \
+    "1234567; mov ecx, 13; div ecx; lock inc dword ptr [rbx+0x3b]; int3; mov r9, [r12+3]; fninit; fld dword ptr "      \
+    "[rbx+3]; fstp qword ptr [rbx+0x45]; xchg [rbx+0x51], rdx; bts dword ptr [rbx+0x61], 30; cmpxchg [rbx+0x71], rcx;" \
     "mov r10d, [rbx+0xffd]; mov r11w, [rbx+0x7ff]; enter 24, 1; leave; xor edx, edx"
 
 static word memory_sum(word pa)
@@ -278,8 +280,8 @@ static void workout(const char *name, enum mode mode, word flags, word cr0)
     say(" %s", event_name(out.vector));
     if (out.vector != VECTOR_DONE)
         say(" ip+%x", out.rip & 0xfff);
-    say(" ax=%x r9=%x r10=%x r11=%x memory=%x same=%d flags=%x", out.rax, out.r9, out.r10, out.r11, sums[0] & 0xffffffff,
-        (word)(sums[0] == sums[1] && sums[1] == sums[2]), out.rflags & ~(word)(STATUS | RF));
+    say(" ax=%x r9=%x r10=%x r11=%x memory=%x same=%d flags=%x", out.rax, out.r9, out.r10, out.r11,
+        sums[0] & 0xffffffff, (word)(sums[0] == sums[1] && sums[1] == sums[2]), out.rflags & ~(word)(STATUS | RF));
     if (flags & TF)
         say(" steps=%d sum=%x", steps, step_sum & 0xffffffff);
     done();
@@ -347,7 +349,8 @@ static void stepping_in_turns(void)
 {
     begin("soundness-16-single-step-in-turns");
     handlers[DB] = step;
-    PLACE("push rcx; popfq; mov eax, 1; add eax, [rbx]; call 1f; jmp 2f; 1: ret; 2: push rsi; popfq; mov edx, 2; jmp 3f; 3:");
+    PLACE("push rcx; popfq; mov eax, 1; add eax, [rbx]; call 1f; jmp 2f; 1: ret; 2: push rsi; popfq; mov edx, 2; jmp "
+          "3f; 3:");
     for (unsigned i = 0; i < 6; i++) {
         steps = step_sum = 0;
         AGAIN(USER, .rbx = UDATA, .rcx = 2 | (i & 1 ? TF : 0), .rsi = 2);
@@ -359,7 +362,7 @@ static void stepping_in_turns(void)
     for (unsigned i = 0; i < 4; i++) {
         struct regs out = AGAIN(USER, .rbx = UDATA + 0x1000, .rflags = 2 | (i & 1 ? DF : 0));
 
-        say(" %d:%x", (word)!!(out.rdx & DF), out.rdi - UDATA);
+        say(" %d:%x", (word) !!(out.rdx & DF), out.rdi - UDATA);
     }
     done();
 }

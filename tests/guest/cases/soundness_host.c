@@ -59,24 +59,32 @@ static void descriptors(enum mode mode, const char *suffix)
         u8 type, flags;
         u32 limit;
     } kinds[] = {
-        { "data", 0x93, FLAG_G | FLAG_D, 0xfffff }, { "user-data", 0xf3, 0, 0x1234 },
-        { "read-only", 0xf1, FLAG_D, 0x42 },        { "expand-down", 0xf7, FLAG_D, 0x42 },
-        { "code", 0xfb, FLAG_L, 0xfff },            { "execute-only", 0xf9, FLAG_D, 0xfff },
-        { "conforming", 0x9f, FLAG_L, 0x777 },      { "not-present", 0x73, FLAG_D, 0x99 },
-        { "ldt", 0xe2, 0, 0x55 },                   { "tss", 0xe9, 0, 0x67 },
-        { "busy-tss", 0x8b, FLAG_G, 0x1 },          { "interrupt-gate", 0xee, 0, 0 },
+        { "data", 0x93, FLAG_G | FLAG_D, 0xfffff },
+        { "user-data", 0xf3, 0, 0x1234 },
+        { "read-only", 0xf1, FLAG_D, 0x42 },
+        { "expand-down", 0xf7, FLAG_D, 0x42 },
+        { "code", 0xfb, FLAG_L, 0xfff },
+        { "execute-only", 0xf9, FLAG_D, 0xfff },
+        { "conforming", 0x9f, FLAG_L, 0x777 },
+        { "not-present", 0x73, FLAG_D, 0x99 },
+        { "ldt", 0xe2, 0, 0x55 },
+        { "tss", 0xe9, 0, 0x67 },
+        { "busy-tss", 0x8b, FLAG_G, 0x1 },
+        { "interrupt-gate", 0xee, 0, 0 },
         { "reserved", 0xe0, 0, 0x10 },
     };
 
     begin(name_of("soundness-15-descriptors%s", suffix));
-    PLACE("mov eax, 0x5555; mov ecx, eax; lar eax, bx; setz dl; lsl ecx, bx; setz dh; verr bx; setz sil; verw bx; setz dil;"
+    PLACE("mov eax, 0x5555; mov ecx, eax; lar eax, bx; setz dl; lsl ecx, bx; setz dh; verr bx; setz sil; verw bx; setz "
+          "dil;"
           "movzx edx, dx; movzx esi, sil; movzx edi, dil; mov [rbp], rbx; lar r8d, [rbp]; lsl r9, [rbp]");
     for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
         struct regs out;
 
         gdt[SCRATCH / 8] = descriptor(0, kinds[i].limit, kinds[i].type, kinds[i].flags);
         gdt[SCRATCH / 8 + 1] = 0;
-        out = AGAIN(mode, .rbx = mode == USER ? SCRATCH | 3 : SCRATCH, .rbp = mode == USER ? UDATA : DATA, .r8 = 0, .r9 = 0);
+        out = AGAIN(mode, .rbx = mode == USER ? SCRATCH | 3 : SCRATCH, .rbp = mode == USER ? UDATA : DATA, .r8 = 0,
+                    .r9 = 0);
         say(" %s=%x,%x,%x,%d%d", kinds[i].name, out.rax, out.rcx, out.rdx, out.rsi, out.rdi);
         if (out.rax != 0x5555 && (out.r8 != out.rax || (out.rcx != 0x5555 && out.r9 != out.rcx)))
             say("(memory: %x,%x)", out.r8, out.r9);
@@ -122,8 +130,8 @@ static void identifiers(void)
     }
     if (cpuid(0x80000001, 0).d >> 27 & 1) {
         wrmsr(0xc0000103, 0x9abcdef0);
-        HOT("soundness-15-rdtscp", USER, , "rdtscp; mov r8, rcx; mov r9, [rbx]; rdtscp; xor eax, eax; xor edx, edx", .rbx = UDATA,
-            .hide = 1 << 9);
+        HOT("soundness-15-rdtscp", USER, , "rdtscp; mov r8, rcx; mov r9, [rbx]; rdtscp; xor eax, eax; xor edx, edx",
+            .rbx = UDATA, .hide = 1 << 9);
     } else {
         absent("soundness-15-rdtscp", "RDTSCP");
     }
@@ -209,13 +217,13 @@ static void x87_pointers(void)
         done();
     }
     RUN(USER, "fninit");
-    /* with an unmasked exception pending all processors tell the faulting instruction */
-    begin("soundness-15-fip-of-exception");
-    put_code(CODE_FRAME, CODE("fninit; mov word ptr [rdi], 0x37b; fldcw [rdi]; fld1; fldz; fdivp; nop; fnstenv [rdi]; fninit"));
+    begin("soundness-15-fip-of-exception"); /* unmasked and pending */
+    put_code(CODE_FRAME,
+             CODE("fninit; mov word ptr [rdi], 0x37b; fldcw [rdi]; fld1; fldz; fdivp; nop; fnstenv [rdi]; fninit"));
     for (unsigned n = 0; n < 3; n++) {
         fill(UDATA_FRAME, 0, 64);
         AGAIN(USER, .rdi = UDATA);
-        say(" %x", (word)FRAME32(UDATA_FRAME)[3]);
+        say(" %d", (word)own(FRAME32(UDATA_FRAME)[3], UCODE_PAGE + 13, 1));
     }
     done();
     begin("soundness-15-fip-restored");
@@ -227,7 +235,8 @@ static void x87_pointers(void)
         FRAME32(UDATA_FRAME + 0x800)[3] = 0x11223344;
         FRAME32(UDATA_FRAME + 0x800)[5] = 0x55667788;
         AGAIN(USER, .rbx = UDATA + 0x800, .rdi = UDATA);
-        say(" %d%d", (word)own(FRAME32(UDATA_FRAME)[3], 0x11223344, 1), (word)own(FRAME32(UDATA_FRAME)[5], 0x55667788, 1));
+        say(" %d%d", (word)own(FRAME32(UDATA_FRAME)[3], 0x11223344, 1),
+            (word)own(FRAME32(UDATA_FRAME)[5], 0x55667788, 1));
     }
     done();
 }

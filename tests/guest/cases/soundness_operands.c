@@ -1,5 +1,5 @@
-/* Operands that a translator has to rewrite (docs/design.md, "Soundness", lines 18 to 20): every general register at every
- * place of an instruction, high byte registers beside a REX prefix's, masked and gathered accesses at page ends,
+/* Operands that a translator has to rewrite (docs/design.md, "Soundness", lines 18 to 20): every general register at
+ * every place of an instruction, high byte registers beside a REX prefix's, masked and gathered accesses at page ends,
  * alignment before presence, locked accesses across lines and pages, and what the vendors do differently. SDM Vol. 2A
  * 2.2.1, table 2-19 and the instructions' pages; Vol. 3A 8.1.2. */
 #include "soundness.h"
@@ -168,9 +168,10 @@ static void execute(const struct instruction *i)
 
 static void emit_instruction(struct emitter *e, const struct instruction *i)
 {
-    static const u8 opcodes[OPERATIONS] = { [ADD] = 0x00,  [OR] = 0x08,   [ADC] = 0x10, [SBB] = 0x18,  [AND] = 0x20,
-                                            [SUB] = 0x28,  [XOR] = 0x30,  [CMP] = 0x38, [TEST] = 0x84, [XCHG] = 0x86,
-                                            [MOV] = 0x88,  [XADD] = 0xc0, [CMPXCHG] = 0xb0 };
+    static const u8 opcodes[OPERATIONS] = {
+        [ADD] = 0x00, [OR] = 0x08,   [ADC] = 0x10,  [SBB] = 0x18, [AND] = 0x20,  [SUB] = 0x28,    [XOR] = 0x30,
+        [CMP] = 0x38, [TEST] = 0x84, [XCHG] = 0x86, [MOV] = 0x88, [XADD] = 0xc0, [CMPXCHG] = 0xb0
+    };
 
     if (i->memory) { /* mov base, imm64 (flags stay) */
         u64 base = i->address - (u64)(long long)(int)i->disp - (i->index != 4 ? model.regs[i->index] << i->scale : 0);
@@ -187,8 +188,8 @@ static void emit_instruction(struct emitter *e, const struct instruction *i)
         emit8(e, 0x40 | (i->size == 8) << 3 | (i->reg >> 3) << 2 | (i->memory ? i->index >> 3 : 0) << 1 | i->rm >> 3);
     if (i->operation >= XADD)
         emit8(e, 0x0f);
-    emit8(e, opcodes[i->operation] | (i->to_reg && (i->operation <= CMP || i->operation == MOV) ? 2 : 0) |
-                 (i->size > 1));
+    emit8(e,
+          opcodes[i->operation] | (i->to_reg && (i->operation <= CMP || i->operation == MOV) ? 2 : 0) | (i->size > 1));
     if (i->memory)
         emit_memory(e, i->reg, i->rm, i->index, i->scale, i->disp);
     else
@@ -274,9 +275,11 @@ static void byte_registers(void)
         "setc dl; xchg ah, al; cmp ch, [rbx+2]; adc bh, 0",
         .rbx = UDATA, .show = CF | ZF | SF);
     TRY("soundness-19-multiply-divide-by-high-bytes", USER,
-        "mov ax, 0x0507; mul ah; mov cx, ax; mov bh, 5; div bh; mov dx, ax; mov al, 0xfb; xchg dl, dh; imul dh", .rdx = 0);
+        "mov ax, 0x0507; mul ah; mov cx, ax; mov bh, 5; div bh; mov dx, ax; mov al, 0xfb; xchg dl, dh; imul dh",
+        .rdx = 0);
     TRY("soundness-19-high-bytes-beside-extended-bases", USER,
-        "mov r8, rbx; mov al, [r8]; mov ah, al; mov r13, rbx; mov [r13+0], al; mov r12, rbx; mov cl, [r12]; mov ch, cl; "
+        "mov r8, rbx; mov al, [r8]; mov ah, al; mov r13, rbx; mov [r13+0], al; mov r12, rbx; mov cl, [r12]; mov ch, "
+        "cl; "
         "mov sil, [r8]; mov [rbx+rsi*1+16], ch; movzx r9d, sil; mov spl, [r8]; mov [r12+rsi*2], bpl",
         .rbx = UDATA);
 }
@@ -330,7 +333,8 @@ static int masked_right(const struct masked *m, unsigned mask, unsigned split, c
         u8 memory = (u8)(0x20 + i), data = (u8)(0xc0 + i);
         int set = mask >> lane & 1;
 
-        if (lane < split && FRAME8(FRAME_B)[(long)i - (long)(split * m->width)] != (m->store && set && !beyond ? data : memory))
+        if (lane < split &&
+            FRAME8(FRAME_B)[(long)i - (long)(split * m->width)] != (m->store && set && !beyond ? data : memory))
             return 0;
         if (!m->store && !beyond && FRAME8(UDATA_FRAME + DATA_AT)[i] != (set ? memory : 0))
             return 0;
@@ -444,7 +448,8 @@ static void alignment(void)
         for (unsigned n = 0; n < 3 * 32; n++) {
             static const u64 places[] = { UDATA, HOLE, HOLE - 16 };
             u64 va = places[n / 32] + n % 32, in_hole = va - HOLE < 0x1000 || HOLE - va <= 16;
-            word write = codes[i] == aligned_movaps_store || codes[i] == aligned_movntdq || codes[i] == aligned_cmpxchg16b;
+            word write =
+                codes[i] == aligned_movaps_store || codes[i] == aligned_movntdq || codes[i] == aligned_cmpxchg16b;
             struct outcome want = va % 16   ? (struct outcome){ GP, 0, 0 }
                                   : in_hole ? (struct outcome){ PG, 4 | write << 1, va }
                                             : (struct outcome){ VECTOR_DONE, 0, 0 };
@@ -508,16 +513,25 @@ static void locked(const char *name, u64 second_flags)
 
 static void vendors(void)
 {
-    HOT("soundness-20-bsf-of-zero", USER, , "bsf rax, rcx; bsf dx, cx", .rcx = 0, .rax = 0x1234567890abcdef, .rdx = 0x99,
-        .show = ZF);
-    HOT("soundness-20-bsr-of-zero", USER, , "bsr rax, rcx; bsr dx, cx", .rcx = 0, .rax = 0x1234567890abcdef, .rdx = 0x99,
-        .show = ZF);
+    HOT("soundness-20-bsf-of-zero", USER, , "bsf rax, rcx; bsf dx, cx", .rcx = 0, .rax = 0x1234567890abcdef,
+        .rdx = 0x99, .show = ZF);
+    HOT("soundness-20-bsr-of-zero", USER, , "bsr rax, rcx; bsr dx, cx", .rcx = 0, .rax = 0x1234567890abcdef,
+        .rdx = 0x99, .show = ZF);
     HOT("soundness-20-bsf-of-zero-in-memory", USER, fill(UDATA_FRAME, 0, 64),
         "mov rcx, [rbx+8]; bsf rax, [rbx]; mov rdx, [rbx+16]; bsr rbp, [rbx+24]", .rbx = UDATA, .rax = 0x5555,
         .rbp = 0x6666, .show = ZF);
     HOT("soundness-20-shift-by-zero-keeps-flags", USER, fill(UDATA_FRAME, 0xff, 64),
         "stc; mov rdx, [rbx]; shl rdx, cl; rol qword ptr [rbx+8], cl; shld rdx, rax, cl; sar dword ptr [rbx+16], cl",
         .rbx = UDATA, .rcx = 0x40, .show = CF);
+    if (!is_amd()) { /* AMD's processors cut the address to 16 bits */
+        HOT("soundness-20-66h-near-branches-intel", USER, ,
+            "mov ecx, 50; xor r8d, r8d; 1: .byte 0x66, 0xe9; .long 2; ud2; inc r8d; .byte 0x66, 0xe8; .long 2f-3f; 3: "
+            "dec "
+            "ecx; .byte 0x66, 0x0f, 0x85; .long 1b-4f; 4: jmp 5f; 2: mov rax, [rsp]; lea rdx, [rip+3b]; cmp rax, rdx; "
+            "setz "
+            "al; movzx eax, al; add r8d, eax; .byte 0x66, 0xc3; 5:",
+            .hide = 4);
+    }
     begin(is_amd() ? "soundness-20-sysret-noncanonical-amd" : "soundness-20-sysret-noncanonical-intel");
     PLACE("sysretq");
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 1);

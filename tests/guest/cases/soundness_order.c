@@ -1,6 +1,6 @@
-/* What may not be moved, joined or remembered (docs/design.md, "Soundness", lines 4, 5 and 11): accesses on both sides of
- * an instruction that changes rights or translations, accesses that are never reached, the same code at two privilege
- * levels and in two modes, large pages. SDM Vol. 3A 4.6 to 4.10. */
+/* What may not be moved, joined or remembered (docs/design.md, "Soundness", lines 4, 5 and 11): accesses on both sides
+ * of an instruction that changes rights or translations, accesses that are never reached, the same code at two
+ * privilege levels and in two modes, large pages. SDM Vol. 3A 4.6 to 4.10. */
 #include "soundness.h"
 
 #define PAGE_A  FREE
@@ -155,18 +155,22 @@ static void changing_bases(void)
 
     HOT("soundness-04-base-loaded", KERNEL, (remap(P | W), FRAME64(FRAME_A)[32] = b + 0x40),
         "mov rbx, [rbx]; mov eax, [rbx]; mov ecx, [rbx+8]", .rbx = b);
-    HOT("soundness-04-base-low-byte", KERNEL, remap(P | W), "mov eax, [rbx]; mov bl, 0xf0; mov ecx, [rbx]; mov bh, 2;"
-        "mov edx, [rbx]", .rbx = b);
+    HOT("soundness-04-base-low-byte", KERNEL, remap(P | W),
+        "mov eax, [rbx]; mov bl, 0xf0; mov ecx, [rbx]; mov bh, 2;"
+        "mov edx, [rbx]",
+        .rbx = b);
     HOT("soundness-04-base-16-bits", KERNEL, remap(P | W), "mov eax, [rbx]; mov bx, 0x408; mov ecx, [rbx]", .rbx = b);
-    HOT("soundness-04-base-upper-half-cleared", KERNEL, remap(P | W),
-        "mov ebx, ebx; mov eax, [rbx]; mov ecx, [rbx+8]", .rbx = b | 0xfffff00000000000);
+    HOT("soundness-04-base-upper-half-cleared", KERNEL, remap(P | W), "mov ebx, ebx; mov eax, [rbx]; mov ecx, [rbx+8]",
+        .rbx = b | 0xfffff00000000000);
     HOT("soundness-04-base-conditional", KERNEL, remap(P | W),
         "mov eax, [rbx]; cmp eax, 0xa20; cmovz rbx, r8; mov ecx, [rbx]; cmovnz rbx, r9; mov edx, [rbx]", .rbx = b,
         .r8 = b + 0x80, .r9 = HOLE);
     HOT("soundness-04-base-exchanged", KERNEL, remap(P | W),
         "mov eax, [rbx]; xchg rbx, r8; mov ecx, [rbx]; xadd rbx, r8; mov edx, [r8]", .rbx = b, .r8 = b + 0x80);
-    HOT("soundness-04-base-by-string", KERNEL, remap(P | W), "mov eax, [rsi]; lodsq; mov ecx, [rsi]; scasq;"
-        "mov edx, [rdi+8]; movsq; mov r8, [rsi]", .rsi = b, .rdi = b + 0x200);
+    HOT("soundness-04-base-by-string", KERNEL, remap(P | W),
+        "mov eax, [rsi]; lodsq; mov ecx, [rsi]; scasq;"
+        "mov edx, [rdi+8]; movsq; mov r8, [rsi]",
+        .rsi = b, .rdi = b + 0x200);
     HOT("soundness-04-base-by-cpuid", KERNEL, remap(P | W),
         "mov r8, rbx; mov rdi, [rbx]; xor eax, eax; cpuid; and ebx, 8; add rbx, r8; mov r9, [rbx]; sub r9, [r8]; shl "
         "r9, 3; add r9, r8; cmp r9, rbx; setz al; movzx eax, al",
@@ -229,12 +233,14 @@ static void stacks(void)
     const word flags = CF | ZF | SF | OF | PF | AF;
 
     HOT("soundness-04-pushes-into-absent", USER, stack_pair(), "push rax; push rcx; push rdx", .rsp = PAGE_B + 16);
-    HOT("soundness-04-prologue-into-absent", USER, stack_pair(), "push rbp; mov rbp, rsp; sub rsp, 0x20; mov [rbp-8], rax;"
-        "mov [rbp-16], rcx", .rsp = PAGE_B + 16, .show = flags);
+    HOT("soundness-04-prologue-into-absent", USER, stack_pair(),
+        "push rbp; mov rbp, rsp; sub rsp, 0x20; mov [rbp-8], rax;"
+        "mov [rbp-16], rcx",
+        .rsp = PAGE_B + 16, .show = flags);
     HOT("soundness-04-call-into-absent", USER, stack_pair(), "push rax; call 1f; 1: nop", .rsp = PAGE_B + 8);
     HOT("soundness-04-pops-into-absent", USER, stack_upper_absent(), "pop rax; pop rcx; pop rdx", .rsp = PAGE_B - 16);
-    HOT("soundness-04-epilogue-into-absent", USER, stack_upper_absent(), "add rsp, 0x20; pop rbx; pop rbp; pop r12; ret",
-        .rsp = PAGE_B - 0x28, .show = flags);
+    HOT("soundness-04-epilogue-into-absent", USER, stack_upper_absent(),
+        "add rsp, 0x20; pop rbx; pop rbp; pop r12; ret", .rsp = PAGE_B - 0x28, .show = flags);
     HOT("soundness-04-epilogue-add-crosses", USER, stack_upper_absent(), "add rsp, 0x28; pop rbx; pop rbp; ret",
         .rsp = PAGE_B - 0x28, .show = flags);
     HOT("soundness-04-leave-ret-into-absent", USER, stack_upper_absent(), "leave; ret", .rbp = PAGE_B - 8);
@@ -320,10 +326,10 @@ static void modes(void)
     gdt[SCRATCH / 8] = descriptor(UCODE_PAGE, 0xffff, 0x60 | TYPE_CODE, 0);
     begin("soundness-05-same-bytes-in-three-modes");
     for (unsigned i = 0; i < 9; i++) {
-        struct regs out = i % 3 == 0   ? AGAIN(USER, .rax = 0x100000000)
-                          : i % 3 == 1 ? AGAIN(USER32, .rax = 0x100)
-                                       : AGAIN(AS_GIVEN, .cs = SCRATCH | 3, .ss = UDS | 3, .rsp = 0x100, .rax = 0x100,
-                                               .rip = 1);
+        struct regs out = i % 3 == 0 ? AGAIN(USER, .rax = 0x100000000)
+                          : i % 3 == 1
+                              ? AGAIN(USER32, .rax = 0x100)
+                              : AGAIN(AS_GIVEN, .cs = SCRATCH | 3, .ss = UDS | 3, .rsp = 0x100, .rax = 0x100, .rip = 1);
 
         say(" %s:%x,%x", event_name(out.vector), out.rax, out.rcx);
     }

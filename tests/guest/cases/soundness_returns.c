@@ -44,9 +44,11 @@ static void patched_call_sites(void)
         "mov byte ptr [rip+2f+3], 1; xor r8d, r8d; mov ecx, 200; call 1f; jmp 4f; 1: dec ecx; jz 3f; call 1b;"
         "2: add r8d, 0x01; ret; 3: mov byte ptr [rip+2b+3], 7; ret; 4:");
     HOT("soundness-06-patch-to-other-instruction", KERNEL, ,
-        "mov word ptr [rip+2f], 0x9090; call 1f; 2: .byte 0x90, 0x90; jmp 3f; 1: mov word ptr [rip+2b], 0x0b0f; ret; 3:");
+        "mov word ptr [rip+2f], 0x9090; call 1f; 2: .byte 0x90, 0x90; jmp 3f; 1: mov word ptr [rip+2b], 0x0b0f; ret; "
+        "3:");
     HOT("soundness-06-patch-before-ret-by-two-calls", KERNEL, ,
-        "mov byte ptr [rip+2f+1], 5; call 1f; 2: mov ebx, 5; jmp 3f; 1: call 4f; nop; ret; 4: mov byte ptr [rip+2b+1], 9;"
+        "mov byte ptr [rip+2f+1], 5; call 1f; 2: mov ebx, 5; jmp 3f; 1: call 4f; nop; ret; 4: mov byte ptr [rip+2b+1], "
+        "9;"
         "ret; 3:");
     HOT("soundness-06-patch-by-kernel", USER, handlers[BP] = patch_from_handler,
         "mov byte ptr [rip+2f+1], 5; call 1f; 2: mov ebx, 5; jmp 3f; 1: lea rax, [rip+2b]; int3; ret; 3:", .hide = 1);
@@ -97,14 +99,15 @@ static void set_smep(void)
 static void caller_pages(void)
 {
     CALLER("soundness-06-caller-page-remapped", put_callers(), "mov [rdi], rdx; invlpg [rbp]; ret", FRAME_B | P | W);
-    CALLER("soundness-06-caller-page-remapped-cr3", put_callers(), "mov [rdi], rdx; mov rax, cr3; mov cr3, rax; xor eax, "
-           "eax; ret", FRAME_B | P | W);
+    CALLER("soundness-06-caller-page-remapped-cr3", put_callers(),
+           "mov [rdi], rdx; mov rax, cr3; mov cr3, rax; xor eax, "
+           "eax; ret",
+           FRAME_B | P | W);
     CALLER("soundness-06-caller-page-absent", put_callers(), "mov [rdi], rdx; invlpg [rbp]; ret", 0);
     CALLER("soundness-06-caller-page-no-execute", put_callers(), "mov [rdi], rdx; invlpg [rbp]; ret",
            FRAME_A | P | W | NX);
     CALLER("soundness-06-caller-page-read-only", put_callers(), "mov [rdi], rdx; invlpg [rbp]; ret", FRAME_A | P);
-    CALLER("soundness-06-caller-page-patched", put_callers(), "mov byte ptr [rbp+3], 7; ret",
-           FRAME_A | P | W);
+    CALLER("soundness-06-caller-page-patched", put_callers(), "mov byte ptr [rbp+3], 7; ret", FRAME_A | P | W);
     if (has_leaf7_b(7))
         CALLER("soundness-06-caller-page-becomes-user", set_smep(), "mov [rdi], rdx; invlpg [rbp]; ret",
                FRAME_A | P | W | U);
@@ -195,8 +198,9 @@ static void supervisor_returns(void)
 static void user_returns(const char *name, struct code kernel)
 {
     begin(name);
-    put_code(CODE_FRAME, CODE("mov ebx, 10; xor r8d, r8d; call 1f; jmp 3f; 1: syscall; dec ebx; jz 2f; call 1b; inc r8d; "
-                              "2: syscall; inc r8d; ret; 3:"));
+    put_code(CODE_FRAME,
+             CODE("mov ebx, 10; xor r8d, r8d; call 1f; jmp 3f; 1: syscall; dec ebx; jz 2f; call 1b; inc r8d; "
+                  "2: syscall; inc r8d; ret; 3:"));
     put_code(CODE_FRAME + 0x800, kernel);
     set_syscall(0x800);
     for (unsigned i = 0; i < 3; i++) {
@@ -213,10 +217,12 @@ static void kernels_between(void)
                  CODE("mov r13, rsp; mov rsp, r12; mov r9d, 5; call 1f; jmp 2f; 1: dec r9d; jz 3f; call 1b; 3: ret; 2: "
                       "mov rsp, r13; sysretq"));
     user_returns("soundness-07-user-ret-after-unbalanced-kernel",
-                 CODE("mov r13, rsp; mov rsp, r12; mov r9d, 50; 1: call 2f; 2: dec r9d; jnz 1b; mov rsp, r13; sysretq"));
-    user_returns("soundness-07-user-ret-after-kernel-thread-switch",
-                 CODE("mov r13, rsp; mov rsp, r12; lea rax, [rip+1f]; push rax; sub rsp, 0x100; push rax; mov [r12-0x200], "
-                      "rsp; mov r9, rsp; ret; 1: xchg r9, rsp; mov rsp, r13; sysretq"));
+                 CODE(
+                     "mov r13, rsp; mov rsp, r12; mov r9d, 50; 1: call 2f; 2: dec r9d; jnz 1b; mov rsp, r13; sysretq"));
+    user_returns(
+        "soundness-07-user-ret-after-kernel-thread-switch",
+        CODE("mov r13, rsp; mov rsp, r12; lea rax, [rip+1f]; push rax; sub rsp, 0x100; push rax; mov [r12-0x200], "
+             "rsp; mov r9, rsp; ret; 1: xchg r9, rsp; mov rsp, r13; sysretq"));
 }
 
 static void nothing(struct regs *regs)
@@ -235,18 +241,21 @@ static void odd_returns(void)
 {
     HOT("soundness-07-return-address-patched", USER, ,
         "mov ecx, 50; xor r8d, r8d; 5: call 1f; 6: inc r8d; jmp 3f; 1: test cl, 1; jz 4f; lea rax, [rip+2f]; "
-        "mov [rsp], rax; 4: ret; 2: add r8d, 0x100; 3: dec ecx; jnz 5b", .hide = 1);
+        "mov [rsp], rax; 4: ret; 2: add r8d, 0x100; 3: dec ecx; jnz 5b",
+        .hide = 1);
     HOT("soundness-07-return-address-incremented", USER, ,
         "mov ecx, 50; xor r8d, r8d; 5: call 1f; inc r8d; nop; dec ecx; jnz 5b; jmp 3f; 1: test cl, 1; jz 4f; "
         "add qword ptr [rsp], 3; 4: ret; 3:");
     HOT("soundness-07-return-address-patched-through-alias", KERNEL, map(PAGE_A, STACK_FRAME + 0x1000, P | W),
-        "mov ecx, 50; xor r8d, r8d; 5: call 1f; inc r8d; nop; dec ecx; jnz 5b; jmp 3f; 1: add qword ptr [rsi], 3; ret; 3:",
+        "mov ecx, 50; xor r8d, r8d; 5: call 1f; inc r8d; nop; dec ecx; jnz 5b; jmp 3f; 1: add qword ptr [rsi], 3; ret; "
+        "3:",
         .rsi = PAGE_A + 0xff8);
     HOT("soundness-07-return-into-an-instruction", USER, ,
         "xor r8d, r8d; call 1f; .byte 0xb8; inc r8d; .byte 0x90, 0x90; jmp 2f; 1: inc qword ptr [rsp]; ret; 2:");
     HOT("soundness-07-longjmp", USER, ,
         "mov rbx, rsp; mov ecx, 300; 1: mov edx, 40; call 2f; ud2; 2: dec edx; jz 3f; call 2b; ud2; 3: mov rsp, rbx; "
-        "dec ecx; jnz 1b", .hide = 8);
+        "dec ecx; jnz 1b",
+        .hide = 8);
     HOT("soundness-07-coroutines", USER, ,
         /* two stacks that give control to each other through a call */
         "lea rax, [rip+4f]; mov [rsi], rax; mov rbx, rsi; mov ecx, 5000; xor r8d, r8d; xor r9d, r9d;"
@@ -257,25 +266,35 @@ static void odd_returns(void)
         "mov ecx, 100; xor r8d, r8d; 1: call 2f; inc r8d; dec ecx; jnz 1b; jmp 4f; 2: mov rax, [rsp]; mov rdx, rsp; "
         "mov rsp, rsi; push rdx; lea r9, [rip+3f]; push r9; mov rdx, rax; ret; 3: add r8d, 0x100; pop rsp; ret; 4:",
         .rsi = UDATA + 0x800, .hide = 1 | 4 | 1 << 9);
-    HOT("soundness-07-call-pop", USER, , "mov ecx, 20000; xor r8d, r8d; 1: call 2f; 2: pop rax; lea rdx, [rip+2b]; "
-        "cmp rax, rdx; setz dl; movzx edx, dl; add r8d, edx; dec ecx; jnz 1b", .hide = 1);
-    HOT("soundness-07-push-ret", USER, , "mov ecx, 20000; xor r8d, r8d; 1: lea rax, [rip+2f]; push rax; ret; ud2; "
-        "2: inc r8d; dec ecx; jnz 1b", .hide = 1);
-    HOT("soundness-07-retpoline", USER, , "mov ecx, 5000; xor r8d, r8d; 1: lea rax, [rip+4f]; call 2f; 3: pause; lfence; "
-        "jmp 3b; 2: mov [rsp], rax; ret; 4: inc r8d; dec ecx; jnz 1b", .hide = 1);
+    HOT("soundness-07-call-pop", USER, ,
+        "mov ecx, 20000; xor r8d, r8d; 1: call 2f; 2: pop rax; lea rdx, [rip+2b]; "
+        "cmp rax, rdx; setz dl; movzx edx, dl; add r8d, edx; dec ecx; jnz 1b",
+        .hide = 1);
+    HOT("soundness-07-push-ret", USER, ,
+        "mov ecx, 20000; xor r8d, r8d; 1: lea rax, [rip+2f]; push rax; ret; ud2; "
+        "2: inc r8d; dec ecx; jnz 1b",
+        .hide = 1);
+    HOT("soundness-07-retpoline", USER, ,
+        "mov ecx, 5000; xor r8d, r8d; 1: lea rax, [rip+4f]; call 2f; 3: pause; lfence; "
+        "jmp 3b; 2: mov [rsp], rax; ret; 4: inc r8d; dec ecx; jnz 1b",
+        .hide = 1);
     HOT("soundness-07-calls-that-never-return", USER, ,
         "mov rbx, rsp; mov ecx, 200000; xor r8d, r8d; 1: call 2f; ud2; 2: mov rsp, rbx; inc r8d; dec ecx; jnz 1b",
         .hide = 8);
     HOT("soundness-07-ret-imm16", USER, ,
         "mov ecx, 1000; xor r8d, r8d; 1: push 1; push 2; call 2f; inc r8d; dec ecx; jnz 1b; jmp 3f; 2: ret 16; 3:");
     HOT("soundness-07-call-through-stack", USER, ,
-        "mov ecx, 100; lea rax, [rip+2f]; push rax; xor r8d, r8d; 1: call [rsp]; dec ecx; jnz 1b; jmp 3f; 2: mov rdx, [rsp];"
-        "push [rsp]; pop [rsp]; cmp rdx, [rsp]; setz dl; movzx edx, dl; add r8d, edx; ret; 3: pop rax", .hide = 1);
+        "mov ecx, 100; lea rax, [rip+2f]; push rax; xor r8d, r8d; 1: call [rsp]; dec ecx; jnz 1b; jmp 3f; 2: mov rdx, "
+        "[rsp];"
+        "push [rsp]; pop [rsp]; cmp rdx, [rsp]; setz dl; movzx edx, dl; add r8d, edx; ret; 3: pop rax",
+        .hide = 1);
     HOT("soundness-07-far-returns-between", USER, ,
         "mov ecx, 200; xor r8d, r8d; 1: call 2f; inc r8d; dec ecx; jnz 1b; jmp 4f; 2: push 0x2b; lea rax, [rip+3f]; "
-        "push rax; .byte 0x48, 0xcb; 3: ret; 4:", .hide = 1);
+        "push rax; .byte 0x48, 0xcb; 3: ret; 4:",
+        .hide = 1);
     HOT("soundness-07-interrupts-between", USER, handlers[BP] = nothing,
-        "mov ecx, 200; xor r8d, r8d; 1: call 2f; inc r8d; dec ecx; jnz 1b; jmp 4f; 2: int3; call 3f; ret; 3: int3; ret; 4:");
+        "mov ecx, 200; xor r8d, r8d; 1: call 2f; inc r8d; dec ecx; jnz 1b; jmp 4f; 2: int3; call 3f; ret; 3: int3; "
+        "ret; 4:");
     HOT("soundness-07-interrupt-on-another-stack", USER, handlers[BP] = nothing,
         "xor r8d, r8d; call 1f; add r8d, 1; jmp 3f; 1: mov rax, [rsp]; lea rsp, [rsp-0x100]; mov [rsp], rax; call 2f; "
         "add r8d, 0x10; ret; 2: int3; add r8d, 0x100; ret; 3:",
@@ -283,7 +302,8 @@ static void odd_returns(void)
     HOT("soundness-07-unwinding-by-handler", USER, handlers[BP] = unwind,
         "mov ecx, 200; xor r8d, r8d; 1: call 2f; inc r8d; dec ecx; jnz 1b; jmp 4f; 2: call 3f; ud2; 3: int3; ud2; 4:");
     HOT("soundness-07-pop-rsp", USER, ,
-        "mov rbx, rsp; mov ecx, 500; xor r8d, r8d; lea rax, [rip+1f]; mov [rsi+8], rax; lea rdx, [rsi+8]; mov [rsi], rdx; "
+        "mov rbx, rsp; mov ecx, 500; xor r8d, r8d; lea rax, [rip+1f]; mov [rsi+8], rax; lea rdx, [rsi+8]; mov [rsi], "
+        "rdx; "
         "2: mov rsp, rsi; pop rsp; ret; ud2; 1: inc r8d; dec ecx; jnz 2b; mov rsp, rbx",
         .rsi = UDATA + 0x800, .hide = 1 | 4 | 8);
     TRY32("soundness-07-compatibility-recursion", USER32,
@@ -309,7 +329,8 @@ static void fill_rets(void)
 static void deep(void)
 {
     HOT("soundness-07-recursion-100000-levels", USER, large_stack(),
-        "mov ecx, 100000; xor eax, eax; xor edx, edx; call 1f; jmp 2f; 1: inc eax; dec ecx; jz 3f; call 1b; 3: inc edx; ret;"
+        "mov ecx, 100000; xor eax, eax; xor edx, edx; call 1f; jmp 2f; 1: inc eax; dec ecx; jz 3f; call 1b; 3: inc "
+        "edx; ret;"
         "2:",
         .rsp = LARGE + 0x200000);
     HOT("soundness-07-mutual-recursion", USER, large_stack(),
@@ -318,8 +339,10 @@ static void deep(void)
         "4: dec ecx; jz 5f; push rcx; call 1b; pop rbx; call 6f; 5: ret; 6: inc edx; ret; 2:",
         .rsp = LARGE + 0x200000, .hide = 1 << 6);
     HOT("soundness-07-fibonacci", USER, ,
-        "mov edi, 18; call 1f; jmp 3f; 1: cmp edi, 2; jae 2f; mov eax, edi; ret; 2: push rdi; dec edi; call 1b; pop rdi; "
-        "push rax; sub edi, 2; call 1b; pop rdx; add eax, edx; ret; 3:", .rdx = 0);
+        "mov edi, 18; call 1f; jmp 3f; 1: cmp edi, 2; jae 2f; mov eax, edi; ret; 2: push rdi; dec edi; call 1b; pop "
+        "rdi; "
+        "push rax; sub edi, 2; call 1b; pop rdx; add eax, edx; ret; 3:",
+        .rdx = 0);
     HOT("soundness-07-chain-of-rets", USER, fill_rets(), "ret; mov ecx, 7", .rsp = LARGE);
 }
 
@@ -341,7 +364,8 @@ static void demand_paged(void)
 static void growing(void)
 {
     HOT("soundness-07-stack-grows-under-calls", USER, demand_paged(),
-        "mov ecx, 50000; xor eax, eax; xor edx, edx; call 1f; jmp 2f; 1: inc eax; dec ecx; jz 3f; call 1b; 3: inc edx; ret;"
+        "mov ecx, 50000; xor eax, eax; xor edx, edx; call 1f; jmp 2f; 1: inc eax; dec ecx; jz 3f; call 1b; 3: inc edx; "
+        "ret;"
         "2:",
         .rsp = FREE + 110 * PAGE);
 }

@@ -1,6 +1,6 @@
-/* Interrupts (docs/design.md, "Soundness", lines 10 and 14): every loop can be interrupted, at 1 kHz and without losing a
- * tick, with the registers and flags that belong to the interrupted instruction; STI with what follows it is one unit.
- * SDM Vol. 3A 6.8, 11.5.4; Vol. 2B STI. The APIC timers of this board and of QEMU's count nanoseconds. */
+/* Interrupts (docs/design.md, "Soundness", lines 10 and 14): every loop can be interrupted, at 1 kHz and without losing
+ * a tick, with the registers and flags that belong to the interrupted instruction; STI with what follows it is one
+ * unit. SDM Vol. 3A 6.8, 11.5.4; Vol. 2B STI. The APIC timers of this board and of QEMU's count nanoseconds. */
 #include "apic.h"
 #include "soundness.h"
 
@@ -59,14 +59,17 @@ static void stop_ticks(void)
     X(indirect_jump, USER, "lea rax, [rip+1f]; 1: jmp rax")                                                            \
     X(indirect_jump_through_memory, USER, "lea rax, [rip+1f]; mov [rbx], rax; 1: jmp [rbx]")                           \
     X(indirect_jumps_alternating, KERNEL, "lea rax, [rip+1f]; lea rcx, [rip+2f]; 1: jmp rcx; ud2; 2: jmp rax")         \
-    X(pop_rsp_ret, USER, "lea rax, [rip+1f]; mov [rbx+8], rax; mov [rbx+24], rax; lea rax, [rbx+24]; mov [rbx], rax; "  \
-                         "lea rax, [rbx+8]; mov [rbx+16], rax; mov [rbx+32], rbx; mov rax, [rbx+16]; mov rsp, rbx; "   \
-                         "jmp 1f; 1: pop rsp; mov rsp, rbx; add rsp, 8; ret")                                         \
-    X(pop_rsp_ret_only, USER, "lea rax, [rip+1f]; lea rcx, [rbx+8]; mov [rbx], rcx; mov [rbx+8], rax; "                \
-                              "mov [rbx+16], rbx; mov rsp, rbx; 1: pop rsp; ret; ud2")                                \
+    X(pop_rsp_ret, USER,                                                                                               \
+      "lea rax, [rip+1f]; mov [rbx+8], rax; mov [rbx+24], rax; lea rax, [rbx+24]; mov [rbx], rax; "                    \
+      "lea rax, [rbx+8]; mov [rbx+16], rax; mov [rbx+32], rbx; mov rax, [rbx+16]; mov rsp, rbx; "                      \
+      "jmp 1f; 1: pop rsp; mov rsp, rbx; add rsp, 8; ret")                                                             \
+    X(pop_rsp_ret_only, USER,                                                                                          \
+      "lea rax, [rip+1f]; lea rcx, [rbx+8]; mov [rbx], rcx; mov [rbx+8], rax; "                                        \
+      "mov [rbx+16], rbx; mov rsp, rbx; 1: pop rsp; ret; ud2")                                                         \
     X(ret_to_itself, USER, "lea rax, [rip+1f]; mov [rbx], rax; 1: mov rsp, rbx; ret")                                  \
-    X(ret_imm_to_itself, KERNEL, "lea rax, [rip+1f]; mov [rbx+16], rax; lea rsp, [rbx+16]; 1: lea rsp, [rbx+16]; "     \
-                                 "ret 8")                                                                              \
+    X(ret_imm_to_itself, KERNEL,                                                                                       \
+      "lea rax, [rip+1f]; mov [rbx+16], rax; lea rsp, [rbx+16]; 1: lea rsp, [rbx+16]; "                                \
+      "ret 8")                                                                                                         \
     X(call_and_ret, USER, "1: call 2f; jmp 1b; 2: ret")                                                                \
     X(call_and_ret_unrolled, KERNEL, "1: call 2f; call 2f; call 2f; jmp 1b; 2: ret")                                   \
     X(calls_without_ret, USER, "lea rbx, [rbx+0x800]; 1: mov rsp, rbx; call 1b")                                       \
@@ -91,8 +94,9 @@ static void stop_ticks(void)
     X(sti_only, KERNEL, "1: sti; jmp 1b")                                                                              \
     X(popf, KERNEL, "1: pushfq; cli; popfq; jmp 1b")                                                                   \
     X(mov_ss, KERNEL, "mov eax, ss; 1: mov ss, eax; jmp 1b")                                                           \
-    X(iret, KERNEL, "lea rax, [rip+1f]; mov ecx, ss; mov edx, cs; 1: lea rsp, [rbx+0x800]; push rcx; push rsp; pushfq; " \
-                    "push rdx; push rax; iretq")                                                                       \
+    X(iret, KERNEL,                                                                                                    \
+      "lea rax, [rip+1f]; mov ecx, ss; mov edx, cs; 1: lea rsp, [rbx+0x800]; push rcx; push rsp; pushfq; "             \
+      "push rdx; push rax; iretq")                                                                                     \
     X(far_return, USER, "lea rax, [rip+1f]; 1: push 0x2b; push rax; .byte 0x48, 0xcb")                                 \
     X(system_calls, USER, "1: syscall; jmp 1b")                                                                        \
     X(interrupts, USER, "1: int3; jmp 1b")                                                                             \
@@ -160,8 +164,8 @@ static void loops_across_pages(void)
     FRAME32(FREE_FRAME + 0xfff)[0] = (u32)-5;
     interrupted_loop("soundness-14-loop-straddling-jump", CODE("jmp rsi"), USER, FREE + 0xffe);
     interrupted_loop("soundness-14-loop-compatibility", CODE32("1: jmp 1b"), USER32, 0);
-    interrupted_loop("soundness-14-loop-compatibility-calls", CODE32("1: call 2f; jmp 1b; 2: mov eax, [ebx]; ret"), USER32,
-                     0);
+    interrupted_loop("soundness-14-loop-compatibility-calls", CODE32("1: call 2f; jmp 1b; 2: mov eax, [ebx]; ret"),
+                     USER32, 0);
 }
 
 /* ---- Line 14: no tick is lost ---- */
@@ -289,20 +293,25 @@ static void units(void)
     pending_units("soundness-14-sti-nop", CODE("1:" IPI "sti; nop; nop; cli; dec ecx; jnz 1b"), 0);
     pending_units("soundness-14-sti-cli", CODE("1:" IPI "sti; cli; nop; dec ecx; jnz 1b; sti; nop; nop; cli"), 0);
     pending_units("soundness-14-sti-jmp", CODE("1:" IPI "sti; jmp 2f; nop; 2: nop; cli; dec ecx; jnz 1b"), 0);
-    pending_units("soundness-14-sti-call", CODE("1:" IPI "sti; call 2f; cli; dec ecx; jnz 1b; jmp 3f; 2: nop; ret; 3:"), 0);
+    pending_units("soundness-14-sti-call", CODE("1:" IPI "sti; call 2f; cli; dec ecx; jnz 1b; jmp 3f; 2: nop; ret; 3:"),
+                  0);
     pending_units("soundness-14-sti-ret",
                   CODE("1:" IPI "lea rax, [rip+2f]; push rax; sti; ret; ud2; 2: nop; cli; dec ecx; jnz 1b"), 0);
     pending_units("soundness-14-sti-load", CODE("1:" IPI "sti; mov rax, [rsp]; nop; cli; dec ecx; jnz 1b"), 0);
     pending_units("soundness-14-sti-mmio", CODE("1:" IPI "sti; mov eax, [r13+0x30]; nop; cli; dec ecx; jnz 1b"), 0);
     pending_units("soundness-14-popf", CODE("1:" IPI "push 0x202; popfq; nop; nop; cli; dec ecx; jnz 1b"), 0);
-    pending_units("soundness-14-cr8", CODE("1: mov eax, 6; mov cr8, rax; " IPI "sti; nop; nop; xor eax, eax; mov cr8, rax; nop;"
-                                           "nop; cli; dec ecx; jnz 1b"), 0);
-    pending_units("soundness-14-iret", CODE("1:" IPI "mov rdx, rsp; mov eax, ss; push rax; push rdx; push 0x202; mov eax, cs; "
-                                            "push rax; lea rax, [rip+2f]; push rax; iretq; ud2; 2: nop; cli; dec ecx; jnz 1b"),
+    pending_units("soundness-14-cr8",
+                  CODE("1: mov eax, 6; mov cr8, rax; " IPI "sti; nop; nop; xor eax, eax; mov cr8, rax; nop;"
+                       "nop; cli; dec ecx; jnz 1b"),
+                  0);
+    pending_units("soundness-14-iret",
+                  CODE("1:" IPI "mov rdx, rsp; mov eax, ss; push rax; push rdx; push 0x202; mov eax, cs; "
+                       "push rax; lea rax, [rip+2f]; push rax; iretq; ud2; 2: nop; cli; dec ecx; jnz 1b"),
                   0);
     /* STI is the last byte of its page, HLT the first of the next */
     map_pages(FREE, FREE_FRAME, 2, P | W);
-    pending_units("soundness-14-sti-hlt-across-pages", CODE("1:" IPI "sti; hlt; cli; dec ecx; jnz 1b"), FREE + PAGE - 12);
+    pending_units("soundness-14-sti-hlt-across-pages", CODE("1:" IPI "sti; hlt; cli; dec ecx; jnz 1b"),
+                  FREE + PAGE - 12);
 }
 
 static volatile word forbidden;
@@ -405,16 +414,19 @@ static void exact_state(const char *name, struct code code, enum mode mode)
 
 static void exact_states(void)
 {
-    struct code mixed =
-        CODE("1: mov eax, 0x80000001; add eax, eax; mov rdx, [rbx]; adc eax, 5; mov [rbx+8], rax; inc eax; push rax; pop "
-             "rcx; sub ecx, 9; mov [rbx+0xffc], rcx; cmp eax, ecx; lea r8, [rax+rcx]; call 2f; test eax, eax; mov rax, "
-             "[rbx+0x10]; xor r8d, r8d; shl rax, 3; mov r9, [rbx+0xffe]; jc 3f; nop; 3: bt rax, 5; mov r15d, 1; jmp 1b; 2: neg eax; mov "
-             "rdx, [rbx+16]; sbb r10d, r10d; ret");
+    struct code mixed = CODE(
+        "1: mov eax, 0x80000001; add eax, eax; mov rdx, [rbx]; adc eax, 5; mov [rbx+8], rax; inc eax; push rax; pop "
+        "rcx; sub ecx, 9; mov [rbx+0xffc], rcx; cmp eax, ecx; lea r8, [rax+rcx]; call 2f; test eax, eax; mov rax, "
+        "[rbx+0x10]; xor r8d, r8d; shl rax, 3; mov r9, [rbx+0xffe]; jc 3f; nop; 3: bt rax, 5; mov r15d, 1; jmp 1b; 2: "
+        "neg eax; mov "
+        "rdx, [rbx+16]; sbb r10d, r10d; ret");
     struct code dead =
         /* flags that nobody reads, between accesses that may check what they like */
-        CODE("1: stc; mov rax, [rbx]; add ecx, 1; mov ecx, 7; mov [rbx+0x20], ecx; cmp ecx, 7; mov rdx, [rbx+0x28]; sub "
-             "edx, edx; mov [rbx+0x1010], rdx; or eax, 1; mov rsi, [rbx+0x1018]; and esi, 0; push rsi; xor edi, edi; pop rdi;"
-             "mov r15d, 1; jmp 1b");
+        CODE(
+            "1: stc; mov rax, [rbx]; add ecx, 1; mov ecx, 7; mov [rbx+0x20], ecx; cmp ecx, 7; mov rdx, [rbx+0x28]; sub "
+            "edx, edx; mov [rbx+0x1010], rdx; or eax, 1; mov rsi, [rbx+0x1018]; and esi, 0; push rsi; xor edi, edi; "
+            "pop rdi;"
+            "mov r15d, 1; jmp 1b");
 
     exact_state("soundness-10-state-at-interrupts", mixed, USER);
     exact_state("soundness-10-state-at-interrupts-kernel", mixed, KERNEL);

@@ -1,7 +1,7 @@
-/* x87 and vector state (docs/design.md, "Soundness", lines 13, 16 and 17): all of it survives whatever makes an emulator
- * run code of its own, context switches by every save instruction, and interrupts anywhere; save areas hold what XCR0
- * allows and nothing else; the control bits count also for code that has run without them. SDM Vol. 1 8, 10 to 13; Vol.
- * 3A 2.5, 13. */
+/* x87 and vector state (docs/design.md, "Soundness", lines 13, 16 and 17): all of it survives whatever makes an
+ * emulator run code of its own, context switches by every save instruction, and interrupts anywhere; save areas hold
+ * what XCR0 allows and nothing else; the control bits count also for code that has run without them. SDM Vol. 1 8, 10
+ * to 13; Vol. 3A 2.5, 13. */
 #include "apic.h"
 #include "soundness.h"
 
@@ -100,8 +100,9 @@ struct event {
     X(page_fault_kernel, KERNEL, "add [r12], rcx")                                                                     \
     X(page_fault_string, USER, "mov rsi, rbx; mov r9, rdi; mov rdi, r12; mov ecx, 64; rep movsb; mov rdi, r9")         \
     X(page_fault_crossing, USER, "lock add [r12-4], rcx")                                                              \
-    X(tlb_misses, USER, "mov ecx, 64; mov rsi, r14; 1: add rdx, [rsi]; not rdx; mov r9, rsi; xor r9, 0x1000; "         \
-                        "add [r9], rdx; add rsi, 0x40; and rsi, -0x1001; dec ecx; jnz 1b")                             \
+    X(tlb_misses, USER,                                                                                                \
+      "mov ecx, 64; mov rsi, r14; 1: add rdx, [rsi]; not rdx; mov r9, rsi; xor r9, 0x1000; "                           \
+      "add [r9], rdx; add rsi, 0x40; and rsi, -0x1001; dec ecx; jnz 1b")                                               \
     X(crossing_accesses, USER, "mov ecx, 20; 1: add rdx, [r14+rcx+0xfec]; mov [r14+rcx+0xff0], rdx; dec ecx; jnz 1b")  \
     X(mmio_load, KERNEL, "mov ecx, [r13+0x30]; mov ecx, [r13+0x80]")                                                   \
     X(mmio_store, KERNEL, "xor ecx, ecx; mov [r13+0x80], ecx")                                                         \
@@ -121,8 +122,9 @@ struct event {
     X(cr4, KERNEL, "mov rcx, cr4; btc rcx, 7; mov cr4, rcx; btc rcx, 7; mov cr4, rcx")                                 \
     X(wbinvd, KERNEL, "wbinvd; clts")                                                                                  \
     X(self_modification, USER, "mov ecx, 30; 1: mov [rip+2f+1], cl; 2: mov al, 0; dec ecx; jnz 1b")                    \
-    X(new_code, USER, "mov ecx, 0xc3; mov [r14+64], cl; lea rcx, [r14+64]; call rcx; mov cl, 0x90; mov [r14+63], cl; " \
-                      "lea rcx, [r14+63]; call rcx")                                                                   \
+    X(new_code, USER,                                                                                                  \
+      "mov ecx, 0xc3; mov [r14+64], cl; lea rcx, [r14+64]; call rcx; mov cl, 0x90; mov [r14+63], cl; "                 \
+      "lea rcx, [r14+63]; call rcx")                                                                                   \
     X(far_return, USER, "push 0x2b; lea rcx, [rip+1f]; push rcx; .byte 0x48, 0xcb; 1:")                                \
     X(segment_load, USER, "mov ecx, 0x23; mov es, ecx; mov fs, ecx")                                                   \
     X(deep_calls, USER, "mov ecx, 300; 1: call 2f; jmp 3f; 2: dec ecx; jz 4f; call 2b; 4: ret; 3:")                    \
@@ -279,9 +281,10 @@ static void switch_thread(struct regs *regs)
 /* Each thread has its number in all registers, R14 among them, and looks at some of them all the time; R8 counts the
  * rounds, R9 the times that something was wrong. */
 #define LOOK_SSE                                                                                                       \
-    "movq rax, xmm0; cmp rax, r14; setne cl; movq rax, xmm9; cmp rax, r14; setne dl; or cl, dl; movhlps xmm15, xmm7; "  \
+    "movq rax, xmm0; cmp rax, r14; setne cl; movq rax, xmm9; cmp rax, r14; setne dl; or cl, dl; movhlps xmm15, xmm7; " \
     "movq rax, xmm15; movq xmm15, r14; cmp rax, r14; setne dl; or cl, dl; fld st(0); fistp qword ptr [rbx]; "          \
-    "cmp r14, [rbx]; setne dl; or cl, dl; fstp qword ptr [rbx]; fld qword ptr [rbx]; movzx ecx, cl; add r9, rcx; inc r8;"
+    "cmp r14, [rbx]; setne dl; or cl, dl; fstp qword ptr [rbx]; fld qword ptr [rbx]; movzx ecx, cl; add r9, rcx; inc " \
+    "r8;"
 #define LOOK_AVX "vextractf128 xmm14, ymm5, 1; vmovq rax, xmm14; cmp rax, r14; setne cl; movzx ecx, cl; add r9, rcx;"
 #define LEAVE    "test r15, r15; jz 1b"
 
@@ -294,7 +297,9 @@ static void prepare_threads(enum how how, int avx)
     for (unsigned t = 0; t < THREADS; t++) {
         u8 *area = contexts[t];
         u64 mark = 0x1000001ul * (t + 3);
-        struct regs in = { .mode = USER, .rbx = UDATA + t * PAGE, .rsp = USTACK + (t + 1) * PAGE - 0x100, .rip = UCODE_PAGE };
+        struct regs in = {
+            .mode = USER, .rbx = UDATA + t * PAGE, .rsp = USTACK + (t + 1) * PAGE - 0x100, .rip = UCODE_PAGE
+        };
 
         fill_area(area, 7 + t, threads.components);
         put16(area, 0x037f);
@@ -454,8 +459,9 @@ static void mask_x87(struct regs *regs)
 static void unmasked(void)
 {
     begin("soundness-16-simd-exception-in-turns");
-    PLACE("ldmxcsr [rbx]; movups xmm0, [rbx+16]; xorps xmm1, xmm1; movaps xmm2, xmm0; divps xmm2, xmm1; movd eax, xmm2; "
-          "stmxcsr [rbx+8]; mov ecx, [rbx+8]");
+    PLACE(
+        "ldmxcsr [rbx]; movups xmm0, [rbx+16]; xorps xmm1, xmm1; movaps xmm2, xmm0; divps xmm2, xmm1; movd eax, xmm2; "
+        "stmxcsr [rbx+8]; mov ecx, [rbx+8]");
     handlers[XM] = mask_simd;
     for (unsigned i = 0; i < 6; i++) {
         struct regs out;
@@ -529,10 +535,12 @@ static void save_areas(void)
     bounded("soundness-17-xsavec-avx512", XSAVEC, X87 | SSE | AVX | AVX512);
     if (has_leaf1_c(26)) {
         /* components beyond XCR0, asked for in the header: #GP; in the mask only: ignored */
-        HOT("soundness-17-xrstor-beyond-xcr0", USER, (fill(UDATA_FRAME, 0, AREA_SIZE), *FRAME64(UDATA_FRAME + 512) = 0x400),
-            "xrstor [rbx]", .rbx = UDATA, .rax = ~0u, .rdx = ~0u);
-        HOT("soundness-17-xrstor-all-asked-for", USER, (fill(UDATA_FRAME, 0, AREA_SIZE), *FRAME64(UDATA_FRAME + 512) = 0),
-            "xrstor [rbx]; xgetbv; and eax, 3", .rbx = UDATA, .rax = ~0u, .rdx = ~0u, .rcx = 0);
+        HOT("soundness-17-xrstor-beyond-xcr0", USER,
+            (fill(UDATA_FRAME, 0, AREA_SIZE), *FRAME64(UDATA_FRAME + 512) = 0x400), "xrstor [rbx]", .rbx = UDATA,
+            .rax = ~0u, .rdx = ~0u);
+        HOT("soundness-17-xrstor-all-asked-for", USER,
+            (fill(UDATA_FRAME, 0, AREA_SIZE), *FRAME64(UDATA_FRAME + 512) = 0), "xrstor [rbx]; xgetbv; and eax, 3",
+            .rbx = UDATA, .rax = ~0u, .rdx = ~0u, .rcx = 0);
     } else {
         absent("soundness-17-xrstor-beyond-xcr0", "XSAVE");
         absent("soundness-17-xrstor-all-asked-for", "XSAVE");
