@@ -101,7 +101,8 @@ static void enter_mode(struct cpu *cpu, enum mode mode)
     uint32_t data = SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_G | SEG_ATTR_DB | SEG_TYPE_ACCESSED | SEG_TYPE_RW | dpl;
     uint32_t code = (data & ~(uint32_t)SEG_ATTR_DB) | SEG_TYPE_CODE | (wide ? SEG_ATTR_L : SEG_ATTR_DB);
 
-    cpu_set_cr4(cpu, CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP);
+    cpu_set_cr4(cpu,
+                CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP);
     cpu_set_efer(cpu, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE);
     cpu_set_cr0(cpu, CR0_PG | CR0_AM | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE);
     cpu->xcr0 = 7;
@@ -233,14 +234,15 @@ static void list(struct jit_disassembler *disassembler, struct guest *guest, con
     struct counts c = count(disassembler, guest, block);
     size_t size;
 
-    printf("%s: %s: %u guest instructions, %u by handlers, %u checks; %u instructions, %u bytes; %u bytes cold\n", s->section,
-           s->title, c.guest_insns, c.handled, c.checks, c.hot_insns, c.hot_bytes, c.cold_bytes);
+    printf("%s: %s: %u guest instructions, %u by handlers, %u checks; %u instructions, %u bytes; %u bytes cold\n",
+           s->section, s->title, c.guest_insns, c.handled, c.checks, c.hot_insns, c.hot_bytes, c.cold_bytes);
     for (unsigned n = 0; n < c.guest_insns; n++) {
         const struct insn_mark *mark = &block->marks[n], *next = mark + 1;
         const uint8_t *code = jit->code.execute + block->hot + mark->host;
         jit_disassemble_lines(disassembler, (const uint8_t *)s->bytes + mark->offset, next->offset - mark->offset,
                               s->page_offset + mark->offset, guest_bits(s), print_line, guest_margin);
-        jit_disassemble_lines(disassembler, code, next->host - mark->host, (uintptr_t)code, 64, print_line, host_margin);
+        jit_disassemble_lines(disassembler, code, next->host - mark->host, (uintptr_t)code, 64, print_line,
+                              host_margin);
     }
     const uint8_t *hot = hot_code(jit, block, &size), *end = hot + size;
     const uint8_t *rest = jit->code.execute + block->hot + block->marks[c.guest_insns].host;

@@ -49,7 +49,7 @@ def differences(expected, actual):
     old_names, old = parse(expected)
     names, new = parse(actual)
     lines = []
-    if old_names != names:
+    if old and old_names != names:
         return ["other columns than before"]
     better = worse = 0
     hot = names.index("hot")
