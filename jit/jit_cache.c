@@ -61,6 +61,11 @@ static struct code_page **page_link(struct jit *jit, gpa_t gpa)
     return link;
 }
 
+struct code_page *jit_page_of(struct jit *jit, gpa_t gpa)
+{
+    return *page_link(jit, gpa);
+}
+
 void jit_page_acquire(struct jit *jit, gpa_t gpa)
 {
     struct code_page **link = page_link(jit, gpa);
@@ -125,14 +130,43 @@ struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc)
 
 /* ---- Links ---- */
 
+static void unlink_one(struct link *link)
+{
+    struct link **at = &link->target->incoming;
+
+    while (*at && *at != link)
+        at = &(*at)->next_to_target;
+    if (*at)
+        *at = link->next_to_target;
+    link->target = NULL;
+}
+
 static void patch(struct jit *jit, uint32_t place, uint32_t target)
 {
     emit_patch_rel32(jit->code.write + place, jit->hot.delta, jit->code.execute + target);
 }
 
+/* The number that no salt has. */
+#define NEVER 0x80000000u
+
+static void set_compare(struct jit *jit, const struct link *link, uint32_t number)
+{
+    memcpy(jit->code.write + link->compare, &number, 4);
+}
+
+#define FAR_MISSES 32 /* of a far link before it is made anew */
+
 void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
 {
     patch(jit, link->patch, target->entry);
+    if (link->compare) {
+        set_compare(jit, link, jit->current.number);
+        jit->sites[link->counter] = (void *)(uintptr_t)FAR_MISSES;
+    }
+    if (link->target == target)
+        return;
+    if (link->target)
+        unlink_one(link);
     link->target = target;
     link->next_to_target = target->incoming;
     target->incoming = link;
@@ -142,7 +176,10 @@ void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
 static void unlink_incoming(struct jit *jit, struct jit_block *block)
 {
     for (struct link *link = block->incoming; link; link = link->next_to_target) {
-        patch(jit, link->patch, link->stub);
+        if (link->compare)
+            set_compare(jit, link, NEVER);
+        else
+            patch(jit, link->patch, link->stub);
         link->target = NULL;
     }
     block->incoming = NULL;
@@ -151,15 +188,8 @@ static void unlink_incoming(struct jit *jit, struct jit_block *block)
 static void unlink_outgoing(struct jit_block *block)
 {
     for (unsigned n = 0; n < block->link_count; n++) {
-        struct link *link = &block->links[n];
-        if (!link->target)
-            continue;
-        struct link **at = &link->target->incoming;
-        while (*at && *at != link)
-            at = &(*at)->next_to_target;
-        if (*at)
-            *at = link->next_to_target;
-        link->target = NULL;
+        if (block->links[n].target)
+            unlink_one(&block->links[n]);
     }
 }
 
@@ -298,21 +328,32 @@ void jit_cache_flush(struct jit *jit)
 
 /* ---- Addresses ---- */
 
-/* The salt is added to every address that is looked up, in the 16 bits that canonical addresses do not use; a new one
- * makes all entries of the jump cache miss. Zeroed entries match nothing: address + salt is never 0, since salt 0 is never used. */
-void jit_new_salt(struct jit *jit)
+/* The low 16 bits of the number are added to every address that is looked up, in the bits that canonical addresses do not use;
+ * another number makes all entries of the jump cache miss. When those bits begin again, the entries go. A zeroed entry matches
+ * nothing: the bits are never 0. */
+uint32_t jit_new_salt(struct jit *jit)
 {
-    if (++jit->salt_number > 0xffff) {
+    if ((++jit->salt_number & 0xffff) == 0) {
         memset(jit->jump_cache, 0, sizeof(jit->jump_cache));
+        jit->salt_number++;
+    }
+    if (jit->salt_number >= 0x7fff0000) { /* far links compare 32 bits: all of them go */
+        jit->flush_wanted = true;
         jit->salt_number = 1;
     }
-    jit->salt = jit->salt_number << 48;
-    jit->negative_salt = 0 - jit->salt;
     jit->stats.salts++;
+    return jit->salt_number;
+}
+
+void jit_use_salt(struct jit *jit, uint32_t number)
+{
+    jit->salt = (uint64_t)number << 48;
+    jit->negative_salt = 0 - jit->salt;
+    jit->negative_number = 0 - number;
 }
 
 void jit_empty_return_stack(struct jit *jit)
 {
     jit->return_sp = jit->return_base;
-    jit->user_return_sp = 0;
+    jit->user_stack.sp = jit->outer_stack.sp = 0;
 }

@@ -72,15 +72,79 @@ void add_link(struct translation *t, struct emitter *from, unsigned page_offset)
     t->link_count++;
 }
 
+static bool can_be_far(const struct translation *t, int64_t page_offset)
+{
+    return t->code64 && !(t->mode & MODE_SINGLE) && links_left(t) && page_offset == (int32_t)page_offset;
+}
+
+/* What a far link does when it does not hold: a look into the jump cache, and now and then C, which links it anew. */
+static void emit_far_miss(struct translation *t, int64_t page_offset, unsigned counter)
+{
+    struct jit *jit = t->jit;
+    struct emitter *e = &jit->cold;
+
+    emit_target(t, e, page_offset);
+    emit_load32(e, T1, host_at(&jit->sites[counter]));
+    uint8_t *link = emit_short(e, OPCODE_JRCXZ);
+    emit_lea32(e, T1, host_base(T1, -1));
+    emit_store32(e, host_at(&jit->sites[counter]), T1);
+    emit_jmp(e, jit->thunk_lookup_direct);
+    struct emitter here = *e;
+    here.p += sizeof(struct stub_info);
+    emit_short_here(&here, link);
+    emit_stub_call(t, STUB_FAR_LINK, t->link_count, 0, jit->thunk_slow);
+}
+
+/* A direct jump to another page. It holds for one mode and address space: their number is compared, then the block is entered
+ * with vpage moved on. In hot or cold code (`e`). */
+static void emit_far(struct translation *t, struct emitter *e, int64_t page_offset, bool poll)
+{
+    struct jit *jit = t->jit;
+    struct exit_site link = { .page_offset = (uint16_t)(page_offset & 0xfff), .distance = (int32_t)page_offset };
+    const uint8_t *poll_code = poll && e == &jit->cold ? cold_poll(t, page_offset) : NULL;
+    uint8_t *attention = NULL;
+
+    link.counter = jit->site_count++;
+    jit->sites[link.counter] = NULL;
+    if (poll) {
+        emit_load32(e, T1, host_at(&jit->cpu->quiet));
+        attention = emit_short(e, OPCODE_JRCXZ);
+    }
+    emit_load32(e, T1, host_at(&jit->negative_number));
+    emit8(e, 0x8d); /* lea ecx, [rcx + imm32] */
+    emit8(e, 0x89);
+    link.compare = (uint32_t)(e->p - jit->code.write);
+    emit32(e, 0x80000000u);
+    uint8_t *holds = emit_short(e, OPCODE_JRCXZ);
+    emit8(e, 0xe9);
+    emit32(e, 0);
+    uint8_t *miss = e->p - 4;
+    emit_short_here(e, holds);
+    emit_load(e, T0, host_at(&jit->vpage));
+    emit_lea(e, T0, host_base(T0, (int32_t)(page_offset & ~(int64_t)0xfff)));
+    emit_store(e, host_at(&jit->vpage), T0);
+    emit8(e, 0xe9);
+    emit32(e, 0); /* not taken before it is patched */
+    link.patch = (uint32_t)(e->p - 4 - jit->code.write);
+    if (attention) {
+        emit_short_here(e, attention);
+        emit_jmp(e, poll_code ? poll_code : cold_poll(t, page_offset));
+    }
+    emit_patch_rel32(miss, e->delta, emit_here(&jit->cold));
+    emit_far_miss(t, page_offset, link.counter);
+    t->links[t->link_count++] = link;
+}
+
 void emit_exit_to(struct translation *t, int64_t page_offset, bool poll)
 {
     struct emitter *e = &t->jit->hot;
 
     if (t->mode & MODE_SINGLE || !links_left(t)) {
         emit_jmp(e, cold_leave(t, page_offset));
+    } else if (!in_page(page_offset) && can_be_far(t, page_offset)) {
+        emit_far(t, e, page_offset, poll);
     } else if (!in_page(page_offset)) {
-        emit_target(t, e, page_offset);
-        emit_jmp(e, t->jit->thunk_lookup_direct);
+        emit_jmp(e, cold_leave(t, page_offset));
     } else if (!poll) {
         emit8(e, 0xe9);
         emit32(e, 0);
@@ -99,6 +163,26 @@ void emit_exit_to(struct translation *t, int64_t page_offset, bool poll)
 void emit_exit_by_lookup(struct translation *t, unsigned page_offset)
 {
     emit_jmp(&t->jit->hot, cold_leave(t, page_offset));
+}
+
+/* A far link in cold code; where it begins. */
+static const uint8_t *cold_far(struct translation *t, int64_t page_offset, bool poll)
+{
+    struct jit *jit = t->jit;
+
+    if (!poll) {
+        const uint8_t *start = emit_here(&jit->cold);
+        emit_far(t, &jit->cold, page_offset, false);
+        return start;
+    }
+    /* the poll's way out comes first */
+    uint8_t *before = jit->cold.p;
+    cold_poll(t, page_offset);
+    size_t size = (size_t)(jit->cold.p - before);
+    jit->cold.p = before;
+    const uint8_t *start = emit_here(&jit->cold) + size;
+    emit_far(t, &jit->cold, page_offset, true);
+    return start;
 }
 
 static int64_t branch_target(const struct tinsn *i)
@@ -130,6 +214,10 @@ static void emit_conditional(struct translation *t, struct tinsn *i)
             emit32(e, 0);
             add_link(t, e, (unsigned)target);
         }
+        return;
+    }
+    if (can_be_far(t, target)) {
+        emit_jcc(e, cc, cold_far(t, target, is_backward(i)));
         return;
     }
     emit_jcc(e, cc, cold_leave(t, target));
@@ -255,6 +343,9 @@ static void emit_call_direct(struct translation *t, struct tinsn *i)
                                     .stub = (uint32_t)(stub - jit->code.write),
                                     .page_offset = (uint16_t)target };
         t->link_count++;
+    } else if (!in_page(target) && can_be_far(t, target)) {
+        const uint8_t *far = cold_far(t, target, is_backward(i));
+        emit_call(e, far);
     } else {
         emit_call(e, cold_leave(t, target));
     }

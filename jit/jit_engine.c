@@ -98,7 +98,6 @@ static void set_constants(struct jit *jit)
     jit->has_bmi2 = (host_cpuid(7, 0).ebx >> 8 & 1) && !getenv("EIDOLON_JIT_NO_BMI2");
     jit->has_avx = host_has_avx();
     jit->jump_mask = jit->has_bmi2 ? JUMP_CACHE_SIZE - 1 : 0xff;
-    jit->mode = (jit_mode_t)~0;
     jit->soft_limit = SOFT_LIMIT;
 }
 
@@ -125,7 +124,6 @@ static int jit_create(struct cpu *cpu, struct error *err)
     jit->return_base = (uint64_t)(uintptr_t)(jit->return_stack + RETURN_STACK_SIZE - 64);
     *(uint64_t *)jit->return_base = (uint64_t)(uintptr_t)jit->thunk_return_empty;
     jit_empty_return_stack(jit);
-    jit_new_salt(jit);
     jit->has_stats = log_enabled(LOG_jitstats) || log_enabled(LOG_op_stats);
     if (jit->has_stats && (result = jit_op_stats_create(&jit->op_stats)) < 0) {
         free_jit(jit);

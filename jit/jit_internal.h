@@ -70,6 +70,9 @@ struct link {
     uint32_t stub;               /* offset of the cold stub */
     uint16_t page_offset;        /* of the guest target */
     bool no_groups;              /* leads to a translation without groups */
+    uint32_t compare;            /* far: offset of the imm32 that the salt's number is compared with; 0: in the page */
+    uint32_t counter;            /* far: site that counts misses down to the next link */
+    int32_t distance;            /* far: of the target from the page of the block, in bytes */
 };
 
 struct jit_block {
@@ -91,8 +94,15 @@ struct jit_block {
     struct insn_mark marks[];
 };
 
+#define PAGE_VIEWS 4
 struct code_page {
     struct code_page *next;
+    /* Where the page was entered: at one address for a salt (far links rely on it). */
+    struct {
+        uint32_t number;
+        gva_t vpage;
+    } views[PAGE_VIEWS];
+    unsigned next_view;
     gpa_t page;
     struct jit_block *blocks;
     struct jit_block *crossing; /* blocks that begin in another page and end in this one: next_in_second */
@@ -118,6 +128,7 @@ enum stub_kind {
     STUB_GROUP_READ,  /* range, readable */
     STUB_GROUP_WRITE, /* range, writable; the first access may be a read */
     STUB_LINK,
+    STUB_FAR_LINK,    /* to another page: T0 is the target */
     STUB_HELPER,      /* the instruction is executed by its handler */
     STUB_LOOKUP,      /* T0: address that has no entry in the jump cache */
     STUB_POLL,        /* attention at a branch: rip is in T0 */
@@ -149,9 +160,18 @@ enum access_form {
 #define PAGE_BUCKETS  4096
 #define CALL_SENTINEL_SIZE 16
 
+/* What is remembered by virtual address holds for a mode and an address space, which have a number (salt) together. */
 struct mode_salt {
-    uint64_t salt; /* 0: none */
+    uint32_t number; /* 0: none */
+    uint32_t space;  /* 0: all, for supervisor code in global pages */
     jit_mode_t mode;
+};
+#define SALTS 64
+
+/* Part of the return stack that is set aside while another mode runs. */
+struct kept_stack {
+    uint64_t sp; /* 0: none */
+    struct mode_salt owner;
 };
 
 /* Instructions that handlers execute, predecoded. */
@@ -173,6 +193,7 @@ struct jit {
     /* What generated code and thunks use: near the code. */
     uint64_t vpage; /* guest-virtual address of the page that the running block is in (its RIP & ~0xfff) */
     uint64_t salt, negative_salt;
+    uint32_t negative_number; /* minus the salt's number, for far links */
     uint64_t offset_mask[7]; /* for pext: what must be zero of (address - tag), by log2 of the size */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped, or 0 */
@@ -213,24 +234,25 @@ struct jit {
     struct code_page *free_pages;
     uint32_t block_count;
     uint64_t generation; /* grows with every flush */
-    uint64_t exec_generation;  /* of the mmu, that the jump cache and the return stack belong to */
-    uint64_t salt_number;
-    jit_mode_t mode; /* that salt belongs to */
-    struct mode_salt salts[16];
+    uint64_t exec_global_generation; /* of the mmu, that salts belong to */
+    uint32_t salt_number;
+    uint64_t exec_space_generation;
+    struct mode_salt salts[SALTS], current;
+    bool supervisor_local; /* supervisor code was found in pages that are not global */
     struct iop_entry iops[512];
-    struct jit_block *single_block;
+    struct jit_block *single_block, *found;
     unsigned single_executed;
     struct jit_signal_region signal_region;
     unsigned soft_limit; /* a block of so many instructions ends at the next branch */
     bool has_bmi2, has_avx, has_stats, flush_wanted;
-    uint8_t cpl;              /* the return stack's privilege level */
-    uint64_t user_return_sp;
+    struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
     unsigned single_limit;
     enum step exit_step;
     uint64_t fault_pc;
     struct translation *translation; /* scratch of jit_translate.c */
     struct jit_tools *tools;          /* NULL: nobody is told of new blocks */
     struct jit_op_stats op_stats;     /* counts NULL: not wanted */
+    struct lockstep *lockstep;        /* NULL: another engine */
     struct jit_stats stats;
 };
 
@@ -250,11 +272,13 @@ void jit_cache_flush(struct jit *jit); /* everything; not while a block of it wi
 struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode, gpa_t second_page);
 void jit_block_insert(struct jit *jit, struct jit_block *block);
 struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc);
+struct code_page *jit_page_of(struct jit *jit, gpa_t gpa); /* NULL: holds no code */
 void jit_link(struct jit *jit, struct link *link, struct jit_block *target);
 void jit_invalidate(struct jit *jit, gpa_t gpa, uint64_t size);
 void jit_page_acquire(struct jit *jit, gpa_t gpa);
 void jit_page_release_if_empty(struct jit *jit, gpa_t gpa);
-void jit_new_salt(struct jit *jit);         /* nothing that was looked up by address counts any more */
+uint32_t jit_new_salt(struct jit *jit);     /* a number that nothing was remembered under; not 0 */
+void jit_use_salt(struct jit *jit, uint32_t number);
 void jit_empty_return_stack(struct jit *jit);
 
 /* jit_thunk.c */
@@ -274,6 +298,11 @@ jit_mode_t jit_current_mode(const struct cpu *cpu);
 /* Host code for cpu_rip (exact); NULL: not translatable, or a fault (*faulted). */
 const void *jit_find_entry(struct jit *jit, bool *faulted);
 bool jit_can_run(const struct cpu *cpu);
+struct jit_fetched {
+    const uint8_t *host; /* NULL: not RAM or ROM */
+    gpa_t gpa;
+};
+bool jit_fetch(struct cpu *cpu, gva_t rip, struct jit_fetched *f); /* for executing; false: cpu->fault */
 
 /* jit_vector.c */
 void jit_park(struct cpu *cpu);
@@ -293,6 +322,8 @@ bool jit_attention_due(const struct cpu *cpu);
 
 /* jit_single.c */
 enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *executed);
+/* Runs a block that was translated with MODE_SINGLE, at cpu_rip. */
+enum step jit_enter_single(struct jit *jit, struct jit_block *block, unsigned *executed);
 
 /* jit_stats.c */
 void jit_count_in_c(struct jit *jit, const struct iop *op, enum jit_in_c reason);

@@ -40,58 +40,145 @@ bool jit_can_run(const struct cpu *cpu)
            s[SEG_ES].flat && s[SEG_SS].flat && (s[SEG_SS].attributes & SEG_ATTR_DB);
 }
 
-/* A barrier on the return stack at every change of privilege, which is taken away on the way back (design, 6a.7). */
-static void cross_privilege(struct jit *jit)
-{
-    uint8_t before = jit->cpl, now = jit->cpu->cpl;
+/* ---- What is remembered by virtual address ---- */
 
-    jit->cpl = now;
-    if (before == 3 && now != 3 && jit->return_sp - 4096 > (uint64_t)(uintptr_t)jit->return_stack) {
-        jit->user_return_sp = jit->return_sp;
-        jit->return_sp -= 8;
-        *(uint64_t *)jit->return_sp = (uint64_t)(uintptr_t)jit->thunk_return_empty;
-    } else if (before != 3 && now == 3 && jit->user_return_sp) {
-        jit->return_sp = jit->user_return_sp;
-        jit->user_return_sp = 0;
-    } else {
-        jit_empty_return_stack(jit);
+static bool same_owner(const struct mode_salt *a, const struct mode_salt *b)
+{
+    return a->number == b->number && a->mode == b->mode;
+}
+
+/* The stack so far is set aside; what is pushed from now on lies above a sentinel. */
+static bool keep_stack(struct jit *jit, struct kept_stack *kept, const struct mode_salt *owner)
+{
+    if (jit->return_sp - 8192 < (uint64_t)(uintptr_t)jit->return_stack)
+        return false;
+    *kept = (struct kept_stack){ jit->return_sp, *owner };
+    jit->return_sp -= 8;
+    *(uint64_t *)jit->return_sp = (uint64_t)(uintptr_t)jit->thunk_return_empty;
+    return true;
+}
+
+static bool take_stack_back(struct jit *jit, struct kept_stack *kept, const struct mode_salt *owner)
+{
+    if (!kept->sp || !same_owner(&kept->owner, owner))
+        return false;
+    jit->return_sp = kept->sp;
+    kept->sp = 0;
+    return true;
+}
+
+static unsigned mode_cpl(jit_mode_t mode)
+{
+    return mode >> MODE_CPL_SHIFT & 3;
+}
+
+/* Return predictions belong to one mode and address space: a barrier on entry to the kernel (and where it sets AC), taken away on the way
+ * back (design, 6a.7). */
+static void change_stack(struct jit *jit, const struct mode_salt *from, const struct mode_salt *to)
+{
+    bool was_user = mode_cpl(from->mode) == 3, is_user = mode_cpl(to->mode) == 3;
+    unsigned from_privilege = from->mode >> MODE_PRIVILEGE_SHIFT & 3, to_privilege = to->mode >> MODE_PRIVILEGE_SHIFT & 3;
+
+    if (was_user && !is_user) {
+        jit->outer_stack.sp = 0;
+        if (keep_stack(jit, &jit->user_stack, from))
+            return;
+    } else if (!was_user && is_user) {
+        jit->outer_stack.sp = 0;
+        if (take_stack_back(jit, &jit->user_stack, to))
+            return;
+    } else if (from_privilege == MMU_SUPERVISOR && to_privilege == MMU_SUPERVISOR_AC) {
+        if (keep_stack(jit, &jit->outer_stack, from))
+            return;
+    } else if (from_privilege == MMU_SUPERVISOR_AC && to_privilege == MMU_SUPERVISOR) {
+        if (take_stack_back(jit, &jit->outer_stack, to))
+            return;
     }
+    jit_empty_return_stack(jit);
+}
+
+static struct mode_salt *salt_slot(struct jit *jit, jit_mode_t mode, uint32_t space)
+{
+    return &jit->salts[(mode ^ mode >> 3 ^ space * 7) % SALTS];
+}
+
+/* The number of (mode, space); a new one if there is none. */
+static struct mode_salt find_salt(struct jit *jit, jit_mode_t mode, uint32_t space)
+{
+    struct mode_salt *slot = salt_slot(jit, mode, space);
+
+    if (!slot->number || slot->mode != mode || slot->space != space)
+        *slot = (struct mode_salt){ jit_new_salt(jit), space, mode };
+    return *slot;
+}
+
+static void forget_salts(struct jit *jit, bool supervisor)
+{
+    for (unsigned n = 0; n < SALTS; n++)
+        if (supervisor || jit->salts[n].space)
+            jit->salts[n].number = 0;
 }
 
 /* Brings what was remembered by virtual address into line with the CPU's mode and execute mappings. */
 static jit_mode_t sync_context(struct jit *jit)
 {
     struct cpu *cpu = jit->cpu;
+    const struct mmu *mmu = &cpu->mmu;
     jit_mode_t mode = jit_current_mode(cpu);
 
-    if (jit->flush_wanted)
+    if (unlikely(jit->flush_wanted))
         jit_cache_flush(jit);
-    if (unlikely(jit->exec_generation != cpu->mmu.exec_generation)) {
-        jit->exec_generation = cpu->mmu.exec_generation;
-        memset(jit->salts, 0, sizeof(jit->salts));
-        jit->mode = (jit_mode_t)~0;
-        jit_empty_return_stack(jit);
-        jit->cpl = cpu->cpl;
+    if (unlikely(jit->exec_global_generation != mmu->exec_global_generation)) {
+        jit->exec_global_generation = mmu->exec_global_generation;
+        jit->exec_space_generation = mmu->exec_space_generation;
+        jit->supervisor_local = false;
+        forget_salts(jit, true);
+        jit->current.number = 0;
+    } else if (unlikely(jit->exec_space_generation != mmu->exec_space_generation)) {
+        jit->exec_space_generation = mmu->exec_space_generation;
+        forget_salts(jit, false);
+        if (jit->current.space)
+            jit->current.number = 0;
+        jit->user_stack.sp = 0;
     }
-    if (likely(jit->mode == mode))
+    uint32_t space = mode_cpl(mode) == 3 || jit->supervisor_local ? mmu->space : 0;
+    if (likely(jit->current.number && jit->current.mode == mode && jit->current.space == space))
         return mode;
-    if (jit->cpl != cpu->cpl)
-        cross_privilege(jit);
+    struct mode_salt next = find_salt(jit, mode, space);
+    if (jit->current.number)
+        change_stack(jit, &jit->current, &next);
     else
         jit_empty_return_stack(jit);
-    jit->mode = mode;
-    struct mode_salt *slot = &jit->salts[mode % ARRAY_SIZE(jit->salts)];
-    for (unsigned n = 0; n < ARRAY_SIZE(jit->salts); n++)
-        if (jit->salts[n].salt && jit->salts[n].mode == mode)
-            slot = &jit->salts[n];
-    if (slot->salt && slot->mode == mode) {
-        jit->salt = slot->salt;
-        jit->negative_salt = 0 - jit->salt;
-    } else {
-        jit_new_salt(jit);
-        *slot = (struct mode_salt){ jit->salt, mode };
-    }
+    jit->current = next;
+    jit_use_salt(jit, next.number);
     return mode;
+}
+
+/* The page at gpa is entered at rip. Far links, and the jump cache, rely on its lying at one address only as long as the salt is
+ * the same: a page that shows up at a second one begins a new salt. */
+static void note_view(struct jit *jit, gpa_t gpa, gva_t rip)
+{
+    struct code_page *page = jit_page_of(jit, gpa);
+    uint32_t number = jit->current.number;
+    gva_t vpage = rip & PAGE_MASK;
+
+    for (unsigned n = 0; n < PAGE_VIEWS; n++) {
+        if (page->views[n].number != number)
+            continue;
+        if (page->views[n].vpage == vpage)
+            return;
+        salt_slot(jit, jit->current.mode, jit->current.space)->number = 0;
+        jit->current.number = 0;
+        sync_context(jit);
+        number = jit->current.number;
+        break;
+    }
+    unsigned oldest = page->next_view++ % PAGE_VIEWS;
+    for (unsigned n = 0; n < SALTS; n++) /* what is not noted any more must not be relied on */
+        if (page->views[oldest].number && jit->salts[n].number == page->views[oldest].number)
+            jit->salts[n].number = 0;
+    page->views[oldest].number = number;
+    page->views[oldest].vpage = vpage;
 }
 
 /* ---- Finding translations ---- */
@@ -143,19 +230,14 @@ static struct jit_block *find_or_translate(struct jit *jit, gpa_t gpa, const uin
     return block;
 }
 
-struct fetched {
-    const uint8_t *host;
-    gpa_t gpa;
-};
-
-static bool fetch(struct cpu *cpu, gva_t rip, struct fetched *f)
+bool jit_fetch(struct cpu *cpu, gva_t rip, struct jit_fetched *f)
 {
     bool user = cpu->cpl == 3;
     const struct tlb_exec_entry *entry = &cpu->mmu.exec[!user][(rip >> PAGE_SHIFT) & (MMU_L1_EXEC_SIZE - 1)];
     struct mmu_target target;
 
     if (entry->tag == (rip & PAGE_MASK) && entry->host) {
-        *f = (struct fetched){ entry->host + (rip & ~PAGE_MASK), entry->gpa + (rip & ~PAGE_MASK) };
+        *f = (struct jit_fetched){ entry->host + (rip & ~PAGE_MASK), entry->gpa + (rip & ~PAGE_MASK) };
         return true;
     }
     if (!is_canonical_rip(cpu, rip)) {
@@ -164,23 +246,23 @@ static bool fetch(struct cpu *cpu, gva_t rip, struct fetched *f)
     }
     if (mmu_translate(&cpu->mmu, rip, MMU_EXECUTE, user ? MMU_USER : MMU_SUPERVISOR, &target, &cpu->fault))
         return false;
-    *f = (struct fetched){ target.host, target.gpa };
+    *f = (struct jit_fetched){ target.host, target.gpa };
     return true;
 }
 
 /* The instruction at cpu_rip if it ends in the next page: a block of its own, that depends on both frames (design, 6a.8). It is
  * reached by the jump cache only, which forgets when either page's mapping may have changed. NULL: neither (not RAM), or *faulted. */
-static struct jit_block *find_crossing(struct jit *jit, const struct fetched *first, jit_mode_t mode, bool *faulted)
+static struct jit_block *find_crossing(struct jit *jit, const struct jit_fetched *first, jit_mode_t mode, bool *faulted)
 {
     struct cpu *cpu = jit->cpu;
     gva_t next = (cpu->cpu_rip & PAGE_MASK) + PAGE_SIZE;
     size_t in_first = next - cpu->cpu_rip;
-    struct fetched second;
+    struct jit_fetched second;
     uint8_t bytes[INSN_MAX_LENGTH];
 
     if (in_first >= INSN_MAX_LENGTH || (cpu->code_size != CODE64 && next > 0xffffffff))
         return NULL;
-    if (!fetch(cpu, next, &second)) {
+    if (!jit_fetch(cpu, next, &second)) {
         *faulted = true;
         return NULL;
     }
@@ -202,15 +284,28 @@ static struct jit_block *find_crossing(struct jit *jit, const struct fetched *fi
     return block;
 }
 
+/* cpu_rip is about to be entered at the block. */
+static void note_entry(struct jit *jit, const struct jit_block *block)
+{
+    struct cpu *cpu = jit->cpu;
+
+    sync_context(jit); /* the cache may have been dropped, execute mappings be new */
+    if (mode_cpl(jit->current.mode) != 3 && !jit->supervisor_local && !mmu_exec_is_global(&cpu->mmu, cpu->cpu_rip)) {
+        jit->supervisor_local = true;
+        sync_context(jit);
+    }
+    note_view(jit, block->gpa, cpu->cpu_rip);
+}
+
 const void *jit_find_entry(struct jit *jit, bool *faulted)
 {
     struct cpu *cpu = jit->cpu;
     jit_mode_t mode = sync_context(jit);
-    struct fetched f;
+    struct jit_fetched f;
 
     *faulted = false;
     jit->stats.lookups++;
-    if (!fetch(cpu, cpu->cpu_rip, &f)) {
+    if (!jit_fetch(cpu, cpu->cpu_rip, &f)) {
         *faulted = true;
         return NULL;
     }
@@ -219,8 +314,9 @@ const void *jit_find_entry(struct jit *jit, bool *faulted)
     struct jit_block *block = find_or_translate(jit, f.gpa, f.host, mode);
     if (!block && !(block = find_crossing(jit, &f, mode, faulted)))
         return NULL;
-    sync_context(jit); /* the cache may have been dropped, execute mappings be new */
+    note_entry(jit, block);
     remember_jump(jit, cpu->cpu_rip, block);
+    jit->found = block;
     jit->t0 = cpu->cpu_rip;
     jit->flags_ax = ax_of_flags(cpu->rflags);
     return jit->code.execute + block->indirect_entry;
@@ -247,6 +343,16 @@ static const void *leave(struct jit *jit, enum step step)
     return NULL;
 }
 
+static const void *no_entry(struct jit *jit, bool faulted)
+{
+    if (!faulted)
+        return leave(jit, STEP_NEXT); /* the engine interprets what cannot be translated */
+    jit->stats.faults++;
+    if (cpu_deliver_exception(jit->cpu) == STEP_EXIT)
+        return leave(jit, STEP_EXIT);
+    return leave(jit, STEP_BRANCH);
+}
+
 /* State is exact at an instruction boundary. */
 static const void *go_on(struct jit *jit)
 {
@@ -260,12 +366,7 @@ static const void *go_on(struct jit *jit)
     const void *entry = jit_find_entry(jit, &faulted);
     if (likely(entry))
         return entry;
-    if (!faulted)
-        return leave(jit, STEP_NEXT); /* the engine interprets what cannot be translated */
-    jit->stats.faults++;
-    if (cpu_deliver_exception(cpu) == STEP_EXIT)
-        return leave(jit, STEP_EXIT);
-    return leave(jit, STEP_BRANCH);
+    return no_entry(jit, faulted);
 }
 
 static gva_t wrap_rip(const struct jit *jit, gva_t rip)
@@ -463,6 +564,36 @@ static const void *follow_link(struct jit *jit, const struct stub_info *info)
     return jit->code.execute + target->entry;
 }
 
+static const void *jump(struct jit *jit);
+
+/* A direct jump to another page, which is linked for as long as the salt is what it is now. */
+static const void *follow_far_link(struct jit *jit, const struct stub_info *info)
+{
+    struct cpu *cpu = jit->cpu;
+    struct jit_block *block = (struct jit_block *)(jit->arena + info->block), *target;
+    struct link *link = &block->links[info->site];
+    gva_t vpage = jit->vpage;
+    uint64_t generation = jit->generation;
+    bool faulted;
+
+    settle_flags(jit, block, 0);
+    cpu->cpu_rip = jit->t0;
+    if (!is_canonical_rip(cpu, jit->t0) || jit_attention_due(cpu))
+        return jump(jit);
+    const void *entry = jit_find_entry(jit, &faulted);
+    if (!entry)
+        return no_entry(jit, faulted);
+    target = jit->found;
+    if (generation != jit->generation || !block->valid || target->second_page)
+        return entry;
+    /* Where the jump comes from counts as entered, too. */
+    uint32_t number = jit->current.number;
+    note_view(jit, block->gpa, vpage);
+    if (number == jit->current.number)
+        jit_link(jit, link, target);
+    return entry;
+}
+
 /* A jump to T0 that cannot be: the fault is the jump's own, and what it did to rsp is undone. */
 static const void *bad_target(struct jit *jit)
 {
@@ -515,6 +646,8 @@ const void *jit_slow(struct cpu *cpu, const uint8_t *stub)
         return slow_access(jit, info, stub);
     case STUB_LINK:
         return follow_link(jit, info);
+    case STUB_FAR_LINK:
+        return follow_far_link(jit, info);
     case STUB_HELPER:
         cpu->cpu_rip = rip_of(jit, block, info->insn);
         settle_flags(jit, block, 0);

@@ -13,7 +13,7 @@ bool jit_signal_is_hot(const struct jit *jit, const uint8_t *pc)
 
 void jit_signal_return_stack_lost(struct jit *jit)
 {
-    jit->user_return_sp = 0;
+    jit->user_stack.sp = jit->outer_stack.sp = 0;
 }
 
 bool jit_signal_note_fault(struct jit *jit, uintptr_t pc)

@@ -3,6 +3,24 @@
  * vCPU thread only. */
 #include "jit/jit_internal.h"
 
+enum step jit_enter_single(struct jit *jit, struct jit_block *block, unsigned *executed)
+{
+    struct cpu *cpu = jit->cpu;
+
+    jit->vpage = cpu->cpu_rip & PAGE_MASK;
+    jit->t0 = cpu->cpu_rip;
+    jit->flags_ax = ax_of_flags(cpu->rflags);
+    jit->single_limit = block->insn_count;
+    jit->single_block = block;
+    jit->single_executed = 0;
+    jit->exit_step = STEP_RESYNC;
+    jit->enter(jit->code.execute + block->indirect_entry);
+    *executed = jit->single_executed;
+    jit->single_limit = 0;
+    jit->single_block = NULL;
+    return jit->exit_step;
+}
+
 enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *executed)
 {
     struct cpu *cpu = jit->cpu;
@@ -27,22 +45,12 @@ enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *e
         jit_page_release_if_empty(jit, target.gpa);
         return interp_step_no_deliver(cpu);
     }
-    jit->vpage = cpu->cpu_rip & PAGE_MASK;
-    jit->t0 = cpu->cpu_rip;
-    jit->flags_ax = ax_of_flags(cpu->rflags);
-    jit->single_limit = max_instructions;
-    jit->single_block = block;
-    jit->single_executed = 0;
-    jit->exit_step = STEP_RESYNC;
-    jit->enter(jit->code.execute + block->indirect_entry);
-    *executed = jit->single_executed;
-    jit->single_limit = 0;
-    jit->single_block = NULL;
+    enum step step = jit_enter_single(jit, block, executed);
     jit->hot = hot;
     jit->cold = cold;
     jit->site_count = sites;
     jit->arena_used = used;
     jit->generation++; /* predecoded instructions of the block are void */
     jit_page_release_if_empty(jit, target.gpa);
-    return jit->exit_step;
+    return step;
 }

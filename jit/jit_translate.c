@@ -85,7 +85,10 @@ static void fill_links(struct translation *t, struct jit_block *block)
                                          .patch = t->links[n].patch,
                                          .stub = t->links[n].stub,
                                          .page_offset = t->links[n].page_offset,
-                                         .no_groups = t->links[n].no_groups };
+                                         .no_groups = t->links[n].no_groups,
+                                         .compare = t->links[n].compare,
+                                         .counter = t->links[n].counter,
+                                         .distance = t->links[n].distance };
 }
 
 static void fill_block(struct translation *t, struct jit_block *block)

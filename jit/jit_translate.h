@@ -71,6 +71,8 @@ struct exit_site {
     uint32_t stub;
     uint16_t page_offset;
     bool no_groups;
+    uint32_t compare, counter; /* far links */
+    int32_t distance;
 };
 
 struct translation {

@@ -58,6 +58,7 @@ struct mmu_l2 {
     struct l2_table tables[TABLE_COUNT];
     uint32_t next_number, lowest_number;
     uint32_t current, global; /* numbers */
+    uint64_t resets;
     struct l2_space spaces[L2_PCIDS];
 };
 
@@ -183,6 +184,7 @@ static void l2_clear(struct mmu_l2 *l2)
     l2->global = 1;
     l2->current = 2; /* nobody's, until l2_select */
     l2->next_number = 3;
+    l2->resets++;
 }
 
 static uint32_t new_number(struct mmu_l2 *l2)
@@ -203,6 +205,16 @@ bool l2_select(struct mmu_l2 *l2, unsigned pcid, gpa_t root, bool keep)
     }
     l2->current = space->number;
     return same;
+}
+
+uint32_t l2_current(const struct mmu_l2 *l2)
+{
+    return l2->current;
+}
+
+uint64_t l2_resets(const struct mmu_l2 *l2)
+{
+    return l2->resets;
 }
 
 void l2_flush_pcid(struct mmu_l2 *l2, unsigned pcid)

@@ -64,6 +64,8 @@ static int translate_by_walk(struct mmu *mmu, gva_t gva, enum mmu_access access,
     struct walk_result walk;
 
     mmu->stats.walks++;
+    if (unlikely(mmu->watch))
+        mmu->watch->walk(mmu->watch->opaque, gva);
     if (mmu_walk(&mmu->paging, mmu->physmem, gva, access, privilege, &walk, fault)) {
         mmu->stats.faults++;
         log_event(mmu, "page fault at 0x%llx, error 0x%x\n", (unsigned long long)gva, fault->error);
@@ -114,6 +116,18 @@ static int find_translation(struct mmu *mmu, gva_t gva, enum mmu_access access, 
     return 0;
 }
 
+/* What mmu->watch says: false, with *fault, if the access is not to be made. */
+static bool watched(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_privilege privilege, gpa_t gpa,
+                    uint8_t *host, bool *write_tag, struct fault *fault)
+{
+    const struct mmu_watch *watch = mmu->watch;
+
+    if (!watch->access(watch->opaque, access, gpa, host, fault))
+        return false;
+    *write_tag = *write_tag && watch->may_write(watch->opaque, gva, privilege, host);
+    return true;
+}
+
 int mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_privilege privilege,
                   struct mmu_target *target, struct fault *fault)
 {
@@ -127,13 +141,18 @@ int mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_p
     uint8_t *host = unlikely(translation.gpa == mmu->apic_page) ? NULL : page.host;
     bool writable = host && page.kind == MEM_RAM;
     bool notice = writable && page_flags_need_notice(physmem_host_flags(mmu->physmem, host));
+    bool write_tag = writable && (allowed >> MMU_WRITE & 1) && translation.dirty && !notice;
     gva_t offset = gva & ~PAGE_MASK;
 
+    if (unlikely(mmu->watch) && access != MMU_EXECUTE && !watched(mmu, gva, access, privilege, translation.gpa | offset,
+                                                                  access == MMU_WRITE && !writable ? NULL : host,
+                                                                  &write_tag, fault))
+        return -1;
     if (access == MMU_EXECUTE)
         tlb_fill_exec(mmu, gva, privilege != MMU_USER, &translation, host);
     else if (host)
         tlb_fill_data(mmu, gva, privilege, &translation, allowed >> MMU_READ & 1 ? host : NULL,
-                      writable && (allowed >> MMU_WRITE & 1) && translation.dirty && !notice ? host : NULL);
+                      write_tag ? host : NULL);
     if (access == MMU_WRITE && !writable)
         host = NULL; /* ROM: the bus drops it */
     *target = (struct mmu_target){
@@ -155,6 +174,12 @@ static void select_space(struct mmu *mmu, bool keep)
         tlb_flush_local(mmu);
         mmu->stats.flushes++;
     }
+    /* Numbers begin again when they run out: what was kept under them is void. */
+    if (l2_resets(mmu->l2) != mmu->space_resets) {
+        mmu->space_resets = l2_resets(mmu->l2);
+        mmu->exec_space_generation++;
+    }
+    mmu->space = l2_current(mmu->l2);
 }
 
 void mmu_flush_all(struct mmu *mmu)
@@ -250,8 +275,10 @@ void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t gva)
         mmu->stats.invlpgs++;
         if (pcid == current)
             invalidate_page(mmu, gva);
-        else
+        else {
             l2_remove_pcid(mmu->l2, pcid, gva);
+            tlb_note_invalidated(mmu, gva);
+        }
         break;
     case 1: /* one PCID, but global pages */
         if (pcid == current)

@@ -39,6 +39,18 @@ struct tlb_exec_entry {
     gpa_t gpa;     /* of the page */
 };
 
+/* Who wants to know of every write before it happens, and to keep single accesses from happening: the lockstep engine. The
+ * vCPU's thread calls. */
+struct mmu_watch {
+    void *opaque;
+    /* A data access that the L1 arrays do not allow yet. `host`: of the RAM or ROM page; NULL: MMIO, or a write that the
+     * bus drops. False: it is not to be made now, and faults with *fault, which no guest sees. */
+    bool (*access)(void *opaque, enum mmu_access access, gpa_t gpa, uint8_t *host, struct fault *fault);
+    /* The RAM page at `host` shows at gva: may L1 allow writes to it? */
+    bool (*may_write)(void *opaque, gva_t gva, enum mmu_privilege privilege, const uint8_t *host);
+    void (*walk)(void *opaque, gva_t gva); /* the guest's tables are about to be walked */
+};
+
 struct tlb_info; /* what the fast path does not need: gpa, page size, global, PCID */
 struct mmu_l2;
 
@@ -51,12 +63,18 @@ struct mmu {
     /* Changes whenever what an instruction fetch would find may have changed: flushes,
      * INVLPG, CR and EFER changes. Caches keyed by virtual address compare it. */
     uint64_t exec_generation;
+    /* The same for caches that outlive a change of address space: what global pages may have changed; what pages of some address
+     * space may have, other than by its getting a new number; the number of the current space. */
+    uint64_t exec_global_generation, exec_space_generation;
+    uint32_t space;
+    uint64_t space_resets;
     /* Changes whenever a data translation that somebody may have taken note of has gone: host addresses that were worked out
      * before are void. (Not when an entry merely made room for another.) */
     uint64_t data_generation;
     struct tlb_info *info;
     struct mmu_l2 *l2;
     uint8_t *no_access_page; /* PROT_NONE */
+    const struct mmu_watch *watch; /* NULL: nobody */
     struct {
         uint64_t l1_fills, l2_hits, walks, faults, flushes, invlpgs;
     } stats;
@@ -111,6 +129,9 @@ void mmu_drop_write_tags(struct mmu *mmu, gpa_t page); /* a page became write-tr
  * called at any time; nothing posted is lost. */
 void mmu_post_drop_write_tags(struct mmu *mmu, gpa_t page);
 void mmu_run_pending(struct mmu *mmu);
+
+/* Is the translation for execution in supervisor mode, which was just found by mmu_translate, of a global page? */
+bool mmu_exec_is_global(const struct mmu *mmu, gva_t gva);
 
 /* For tests: at most `entries` valid entries in all data arrays together, and as many in the exec
  * arrays; the oldest goes first. 0: no limit. The environment variable EIDOLON_L1_ENTRIES sets it at mmu_init. */

@@ -53,6 +53,7 @@ struct tlb_info {
     uint64_t exec_local[TLB_EXEC_ARRAYS][MMU_L1_EXEC_SIZE / 64], exec_global[TLB_EXEC_ARRAYS][MMU_L1_EXEC_SIZE / 64];
     struct page_filter large_local, large_global;       /* pages above 4 KiB in any array */
     struct page_filter executed_local, executed_global; /* everything that went into the exec arrays */
+    struct page_filter executed_kept;                   /* local ones, of all spaces, since exec_space_generation moved */
     uint32_t pkeys;                                     /* bit per protection key: some data entry has it */
 
     unsigned limit; /* mmu_set_l1_limit */
@@ -72,6 +73,7 @@ void tlb_fill_exec(struct mmu *mmu, gva_t gva, bool supervisor, const struct tra
 void tlb_flush_local(struct mmu *mmu); /* all but global pages */
 void tlb_flush_all(struct mmu *mmu);
 void tlb_invalidate_page(struct mmu *mmu, gva_t gva); /* every piece of the page at gva, global or not */
+void tlb_note_invalidated(struct mmu *mmu, gva_t gva); /* a page of another space than the current one */
 void tlb_drop_pkeys(struct mmu *mmu, uint32_t pkeys); /* entries of these protection keys (bit mask) */
 void tlb_drop_write_tags(struct mmu *mmu, gpa_t page);
 void tlb_drop_all_write_tags(struct mmu *mmu);
@@ -86,6 +88,8 @@ void l2_remove(struct mmu_l2 *l2, gva_t gva);                     /* current add
 void l2_remove_pcid(struct mmu_l2 *l2, unsigned pcid, gva_t gva); /* that PCID's, not global ones */
 /* Makes (pcid, root) current; without `keep` its translations are dropped, as they are if the PCID had
  * another root. True if nothing changed: what is current was current before. */
+uint32_t l2_current(const struct mmu_l2 *l2); /* number of the selected space */
+uint64_t l2_resets(const struct mmu_l2 *l2);  /* how often the numbers began again */
 bool l2_select(struct mmu_l2 *l2, unsigned pcid, gpa_t root, bool keep);
 void l2_flush_pcid(struct mmu_l2 *l2, unsigned pcid); /* not global ones; not the current one: l2_select */
 void l2_flush(struct mmu_l2 *l2, bool globals);       /* all PCIDs; then l2_select must be called */

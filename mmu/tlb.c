@@ -179,6 +179,8 @@ void tlb_fill_exec(struct mmu *mmu, gva_t gva, bool supervisor, const struct tra
     if (translation->size_code != PAGE_4K)
         filter_add(translation->global ? &info->large_global : &info->large_local, gva, translation->size_code);
     filter_add(translation->global ? &info->executed_global : &info->executed_local, gva, translation->size_code);
+    if (!translation->global)
+        filter_add(&info->executed_kept, gva, translation->size_code);
     mmu->stats.l1_fills++;
 }
 
@@ -219,6 +221,9 @@ void tlb_flush_all(struct mmu *mmu)
         bitmap_drop(mmu, info->exec_global[array], MMU_L1_EXEC_SIZE / 64, array, exec_clear);
     info->large_global = (struct page_filter){ 0 };
     info->executed_global = (struct page_filter){ 0 };
+    info->executed_kept = (struct page_filter){ 0 };
+    mmu->exec_global_generation++;
+    mmu->exec_space_generation++;
     info->pkeys = 0;
     info->data_fifo.count = info->exec_fifo.count = 0;
 }
@@ -279,6 +284,26 @@ void tlb_invalidate_page(struct mmu *mmu, gva_t gva)
     }
     if (filter_test(&info->executed_local, gva, PAGE_4K) || filter_test(&info->executed_global, gva, PAGE_4K))
         mmu->exec_generation++;
+    if (filter_test(&info->executed_global, gva, PAGE_4K))
+        mmu->exec_global_generation++;
+    tlb_note_invalidated(mmu, gva);
+}
+
+void tlb_note_invalidated(struct mmu *mmu, gva_t gva)
+{
+    struct tlb_info *info = mmu->info;
+
+    if (!filter_test(&info->executed_kept, gva, PAGE_4K))
+        return;
+    info->executed_kept = (struct page_filter){ 0 };
+    mmu->exec_space_generation++;
+}
+
+bool mmu_exec_is_global(const struct mmu *mmu, gva_t gva)
+{
+    unsigned index = gva >> PAGE_SHIFT & (MMU_L1_EXEC_SIZE - 1);
+
+    return mmu->exec[1][index].tag == (gva & PAGE_MASK) && (mmu->info->exec_global[1][index >> 6] >> (index & 63) & 1);
 }
 
 /* ---- By other properties ---- */

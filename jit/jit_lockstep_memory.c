@@ -1,0 +1,186 @@
+/* Guest memory under the lockstep engine: what the translated block wrote is kept and undone, and compared with what the
+ * interpreter writes then.
+ *
+ * Writes are known by page. L1 allows writes to the pages of a small set only; the first write to any other page comes to the
+ * MMU's slow path, and so here, where the page's contents are kept before it is changed. Translated code has no other
+ * way to guest memory than the TLB's host addresses. So all that a block wrote is found by comparing the pages of the set with what they
+ * held: every byte, not only those that somebody says he wrote. A few pages stay in the set from block to block, so
+ * that the checks of translated code are met by entries that match as well.
+ *
+ * Walks. Both runs have one TLB. The pages that the translated block made the MMU walk for are forgotten before the interpreter's turn,
+ * so that it walks too, and sets the same accessed and dirty bits in the same tables.
+ *
+ * Vector state is parked. vCPU thread only. */
+#include "jit/jit_lockstep.h"
+
+#include <string.h>
+
+#define LINE 64
+
+int lockstep_memory_create(struct lockstep *ls, struct error *err)
+{
+    struct lockstep_memory *memory = &ls->memory;
+    int ret = host_memory_anonymous(&memory->images, 2 * LOCKSTEP_PAGES_MAX * PAGE_SIZE, err);
+
+    if (ret < 0)
+        return ret;
+    for (unsigned i = 0; i < LOCKSTEP_PAGES_MAX; i++) {
+        memory->pages[i].before = (uint8_t *)memory->images.base + 2 * i * PAGE_SIZE;
+        memory->pages[i].after = memory->pages[i].before + PAGE_SIZE;
+    }
+    memory->stale = true;
+    return 0;
+}
+
+void lockstep_memory_destroy(struct lockstep *ls)
+{
+    if (ls->memory.images.base)
+        host_memory_free(&ls->memory.images);
+}
+
+/* ---- The set ---- */
+
+bool lockstep_page_enter(struct lockstep_memory *memory, uint8_t *host, gpa_t gpa)
+{
+    if (memory->page_count == LOCKSTEP_PAGES_MAX)
+        return false;
+    struct lockstep_page *page = &memory->pages[memory->page_count++];
+    page->host = host;
+    page->gpa = gpa;
+    page->low = page->high = 0;
+    page->tag_count = 0;
+    page->used = memory->step;
+    memcpy(page->before, host, PAGE_SIZE);
+    return true;
+}
+
+static void leave_set(struct lockstep *ls, unsigned index)
+{
+    struct lockstep_memory *memory = &ls->memory;
+    struct lockstep_page *page = &memory->pages[index], gone = *page;
+    struct mmu *mmu = &ls->cpu->mmu;
+
+    for (unsigned i = 0; i < MIN(gone.tag_count, LOCKSTEP_TAGS_MAX); i++) {
+        unsigned slot = gone.tags[i].page >> PAGE_SHIFT & (MMU_L1_SIZE - 1);
+        struct tlb_entry *entry = &mmu->l1[gone.tags[i].privilege][slot];
+        if (entry->tag_w == gone.tags[i].page) {
+            entry->tag_w = mmu_invalid_tag(slot);
+            entry->host_w = mmu->no_access_page;
+        }
+    }
+    if (gone.tag_count > LOCKSTEP_TAGS_MAX)
+        mmu_drop_write_tags(mmu, gone.gpa);
+    *page = memory->pages[--memory->page_count];
+    memory->pages[memory->page_count].before = gone.before;
+    memory->pages[memory->page_count].after = gone.after;
+}
+
+static void shrink_set(struct lockstep *ls)
+{
+    struct lockstep_memory *memory = &ls->memory;
+
+    while (memory->page_count > LOCKSTEP_PAGES_KEPT) {
+        unsigned oldest = 0;
+        for (unsigned i = 1; i < memory->page_count; i++)
+            if (memory->pages[i].used < memory->pages[oldest].used)
+                oldest = i;
+        leave_set(ls, oldest);
+    }
+}
+
+/* ---- A block ---- */
+
+void lockstep_memory_begin(struct lockstep *ls)
+{
+    struct lockstep_memory *memory = &ls->memory;
+
+    for (unsigned i = 0; memory->stale && i < memory->page_count; i++)
+        memcpy(memory->pages[i].before, memory->pages[i].host, PAGE_SIZE);
+    memory->stale = memory->missed_walks = false;
+    memory->walk_count = 0;
+    memory->step++;
+    memory->phase = PHASE_TRANSLATED;
+}
+
+/* The lines of the page that differ from `before`. */
+static void find_changes(struct lockstep_page *page)
+{
+    unsigned low = 0, high = PAGE_SIZE;
+
+    while (!memcmp(page->host + low, page->before + low, LINE))
+        low += LINE;
+    while (!memcmp(page->host + high - LINE, page->before + high - LINE, LINE))
+        high -= LINE;
+    page->low = low;
+    page->high = high;
+}
+
+static void forget_walks(struct lockstep *ls)
+{
+    const struct lockstep_memory *memory = &ls->memory;
+
+    for (unsigned i = 0; i < memory->walk_count; i++)
+        mmu_invlpg(&ls->cpu->mmu, memory->walks[i]);
+    if (memory->missed_walks)
+        mmu_flush_all(&ls->cpu->mmu);
+}
+
+void lockstep_memory_turn(struct lockstep *ls)
+{
+    struct lockstep_memory *memory = &ls->memory;
+
+    for (unsigned i = 0; i < memory->page_count; i++) {
+        struct lockstep_page *page = &memory->pages[i];
+        page->low = page->high = 0;
+        if (!memcmp(page->host, page->before, PAGE_SIZE))
+            continue;
+        find_changes(page);
+        memcpy(page->after + page->low, page->host + page->low, page->high - page->low);
+        memcpy(page->host + page->low, page->before + page->low, page->high - page->low);
+    }
+    forget_walks(ls);
+    memory->phase = PHASE_INTERPRETED;
+}
+
+static bool is_as_expected(const struct lockstep_page *page)
+{
+    unsigned low = page->low, high = page->high;
+
+    if (low == high)
+        return !memcmp(page->host, page->before, PAGE_SIZE);
+    return !memcmp(page->host, page->before, low) && !memcmp(page->host + low, page->after + low, high - low) &&
+           !memcmp(page->host + high, page->before + high, PAGE_SIZE - high);
+}
+
+bool lockstep_memory_equal(struct lockstep *ls)
+{
+    for (unsigned i = 0; i < ls->memory.page_count; i++)
+        if (!is_as_expected(&ls->memory.pages[i]))
+            return false;
+    return true;
+}
+
+void lockstep_memory_undo(struct lockstep *ls)
+{
+    struct lockstep_memory *memory = &ls->memory;
+
+    for (unsigned i = 0; i < memory->page_count; i++)
+        memcpy(memory->pages[i].host, memory->pages[i].before, PAGE_SIZE);
+    memory->phase = PHASE_FREE;
+}
+
+void lockstep_memory_end(struct lockstep *ls)
+{
+    struct lockstep_memory *memory = &ls->memory;
+
+    for (unsigned i = 0; i < memory->page_count; i++) {
+        struct lockstep_page *page = &memory->pages[i];
+        if (page->low == page->high)
+            continue;
+        memcpy(page->before + page->low, page->host + page->low, page->high - page->low);
+        page->used = memory->step;
+    }
+    memory->phase = PHASE_FREE;
+    if (memory->page_count > LOCKSTEP_PAGES_KEPT)
+        shrink_set(ls);
+}
