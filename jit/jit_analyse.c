@@ -80,11 +80,17 @@ static bool value_of_result(const struct values *v, const struct tinsn *i, struc
     }
 }
 
+/* Control that comes back, and handlers: registers and translations may be others behind them. SWAPGS: another GS base. */
+static bool ends_groups(const struct tinsn *i)
+{
+    return i->kind >= KIND_CALL || (i->kind == KIND_SYSTEM && i->insn.row->handler == HANDLER_swapgs);
+}
+
 static void values_step(struct values *v, const struct tinsn *i)
 {
     struct value result;
 
-    if (i->kind >= KIND_CALL) { /* control kinds that go on, and handlers */
+    if (ends_groups(i)) {
         values_forget(v);
         return;
     }
@@ -211,7 +217,7 @@ static void find_groups(struct translation *t)
                 g->write = true;
         }
         values_step(&v, i);
-        if (i->kind >= KIND_CALL)
+        if (ends_groups(i))
             open_count = 0;
     }
 }

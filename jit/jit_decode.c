@@ -34,7 +34,10 @@ static const uint8_t kind_of_handler[HANDLER_COUNT] = {
     [HANDLER_loope] = 1 + KIND_LOOP, [HANDLER_loopne] = 1 + KIND_LOOP, [HANDLER_jcxz] = 1 + KIND_LOOP,
     [HANDLER_jmp] = 1 + KIND_JMP, [HANDLER_call] = 1 + KIND_CALL, [HANDLER_ret] = 1 + KIND_RET,
     [HANDLER_ret_imm] = 1 + KIND_RET, [HANDLER_jmp_ind] = 1 + KIND_JMP_INDIRECT,
-    [HANDLER_call_ind] = 1 + KIND_CALL_INDIRECT,
+    [HANDLER_call_ind] = 1 + KIND_CALL_INDIRECT, [HANDLER_pushf] = 1 + KIND_PUSH,
+    [HANDLER_cli] = 1 + KIND_SYSTEM, [HANDLER_sti] = 1 + KIND_SYSTEM, [HANDLER_swapgs] = 1 + KIND_SYSTEM,
+    [HANDLER_rdtsc] = 1 + KIND_SYSTEM, [HANDLER_rdtscp] = 1 + KIND_SYSTEM, [HANDLER_rdfsbase] = 1 + KIND_SYSTEM,
+    [HANDLER_rdgsbase] = 1 + KIND_SYSTEM,
 };
 
 /* May the host execute it, as far as CR0, CR4 and XCR0 are concerned? Otherwise the handler raises what is due. */
@@ -106,6 +109,8 @@ static unsigned stack_kind(const struct translation *t, const struct tinsn *i, u
         return KIND_HELPER; /* 16-bit pushes */
     if (kind == KIND_POP && i->insn.operands[0].kind != OPERAND_GPR)
         return KIND_HELPER;
+    if (i->insn.row->handler == HANDLER_pushf && !t->jit->has_bmi2)
+        return KIND_HELPER;
     return kind;
 }
 
@@ -139,6 +144,8 @@ static unsigned choose_kind(const struct translation *t, const struct tinsn *i)
     case KIND_JMP_INDIRECT:
     case KIND_CALL_INDIRECT:
         return control_kind(t, i, listed - 1);
+    case KIND_SYSTEM:
+        return system_is_inline(t, i) ? KIND_SYSTEM : ends ? KIND_HELPER_END : KIND_HELPER;
     case KIND_NATIVE:
         return native_is_possible(i) ? KIND_NATIVE : KIND_HELPER;
     default:
@@ -222,6 +229,7 @@ static void note_implicit(struct tinsn *i)
 {
     switch (i->insn.row->handler) {
     case HANDLER_push:
+    case HANDLER_pushf:
     case HANDLER_pop:
     case HANDLER_call:
     case HANDLER_call_ind:
@@ -330,6 +338,11 @@ static bool decode_one(struct translation *t, struct tinsn *i, unsigned page_off
     return true;
 }
 
+static bool is_sti(const struct tinsn *i)
+{
+    return i->kind == KIND_SYSTEM && i->insn.row->handler == HANDLER_sti;
+}
+
 static bool ends_block(const struct tinsn *i)
 {
     switch (i->kind) {
@@ -366,6 +379,17 @@ unsigned translation_decode(struct translation *t, unsigned max_insns)
             t->next_crosses = true;
             break;
         }
+        if (t->count && is_sti(&t->insns[t->count - 1])) {
+            /* Interrupts are looked at behind this one. Where that is not simply the next instruction, STI's handler does it. */
+            if (i->kind <= KIND_LEAVE) {
+                t->count++;
+                offset += i->insn.length;
+            } else {
+                t->insns[t->count - 1].kind = KIND_HELPER_END;
+                note_flags(&t->insns[t->count - 1]);
+            }
+            break;
+        }
         t->count++;
         offset += i->insn.length;
         if (i->kind >= KIND_JCC && i->kind <= KIND_CALL_INDIRECT)
@@ -377,6 +401,10 @@ unsigned translation_decode(struct translation *t, unsigned max_insns)
         }
         if (i->kind >= KIND_JCC && i->kind <= KIND_CALL_INDIRECT && ends_at_branch(t, exits, offset))
             break;
+    }
+    if (t->count && is_sti(&t->insns[t->count - 1])) { /* the next one is not in this page */
+        t->insns[t->count - 1].kind = KIND_HELPER_END;
+        note_flags(&t->insns[t->count - 1]);
     }
     t->guest_bytes = offset - (unsigned)(t->gpa & ~PAGE_MASK);
     return t->count;

@@ -43,7 +43,7 @@ static const uint8_t *cold_leave(struct translation *t, int64_t page_offset)
     return start;
 }
 
-static const uint8_t *cold_poll(struct translation *t, int64_t page_offset)
+const uint8_t *cold_poll(struct translation *t, int64_t page_offset)
 {
     struct emitter *e = &t->jit->cold;
     const uint8_t *start = emit_here(e);
@@ -513,6 +513,11 @@ static void emit_push(struct translation *t, struct tinsn *i)
         emit32(e, (uint32_t)i->insn.imm);
     } else if (o->kind == OPERAND_MEM) {
         emit_load(e, T1, host_at(&jit->tmp));
+        store_sized(t, m, T1);
+    } else if (o->kind == OPERAND_NONE) { /* PUSHF */
+        emit_store(e, host_at(&jit->tmp), T0);
+        emit_pushf_value(t);
+        emit_load(e, T0, host_at(&jit->tmp));
         store_sized(t, m, T1);
     } else {
         store_sized(t, m, emit_guest_register(t, o->reg, T1));

@@ -30,6 +30,7 @@ static enum step run_translated(struct jit *jit)
         return cpu_deliver_exception(jit->cpu);
     if (!entry)
         return step_untranslated(jit, false);
+    jit_load_flags(jit);
     jit->enter(entry);
     return jit->exit_step;
 }
@@ -95,6 +96,7 @@ static void set_constants(struct jit *jit)
 {
     for (unsigned n = 0; n < ARRAY_SIZE(jit->offset_mask); n++)
         jit->offset_mask[n] = PAGE_MASK | (BIT(n) - 1);
+    jit->arithmetic_mask = FLAGS_ARITH;
     jit->has_bmi2 = (host_cpuid(7, 0).ebx >> 8 & 1) && !getenv("EIDOLON_JIT_NO_BMI2");
     jit->has_avx = host_has_avx();
     jit->jump_mask = jit->has_bmi2 ? JUMP_CACHE_SIZE - 1 : 0xff;

@@ -42,7 +42,9 @@ enum {
     MODE_X87 = 1 << 7,
     MODE_NO_GROUPS = 1 << 8, /* no access shares another's check */
     MODE_CROSSING = 1 << 10, /* one instruction, in two pages */
-    MODE_KEY = 0xff,         /* what the CPU's state determines */
+    MODE_TSC = 1 << 11,      /* RDTSC and RDTSCP may be executed */
+    MODE_FSGSBASE = 1 << 12,
+    MODE_KEY = 0xff | MODE_TSC | MODE_FSGSBASE,         /* what the CPU's state determines */
     MODE_SINGLE = 1 << 9,    /* unchained and limited in length: jit_step_block; never cached */
 };
 typedef uint16_t jit_mode_t;
@@ -194,6 +196,10 @@ struct jit {
     uint64_t vpage; /* guest-virtual address of the page that the running block is in (its RIP & ~0xfff) */
     uint64_t salt, negative_salt;
     uint32_t negative_number; /* minus the salt's number, for far links */
+    uint64_t interrupts; /* RFLAGS.IF, in its place, while translated code runs: cpu->rflags has an old one */
+    uint64_t flags_base; /* what PUSHF pushes besides IF and the arithmetic flags */
+    uint64_t tsc_offset; /* guest TSC minus the host's */
+    uint64_t arithmetic_mask;
     uint64_t offset_mask[7]; /* for pext: what must be zero of (address - tag), by log2 of the size */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped, or 0 */
@@ -242,6 +248,7 @@ struct jit {
     struct iop_entry iops[512];
     struct jit_block *single_block, *found;
     unsigned single_executed;
+    bool group_missed; /* the single block was left because an access of a group needs to be made on its own */
     struct jit_signal_region signal_region;
     unsigned soft_limit; /* a block of so many instructions ends at the next branch */
     bool has_bmi2, has_avx, has_stats, flush_wanted;
@@ -298,6 +305,7 @@ jit_mode_t jit_current_mode(const struct cpu *cpu);
 /* Host code for cpu_rip (exact); NULL: not translatable, or a fault (*faulted). */
 const void *jit_find_entry(struct jit *jit, bool *faulted);
 bool jit_can_run(const struct cpu *cpu);
+void jit_load_flags(struct jit *jit); /* what translated code has of RFLAGS beside the host's flags, and the TSC's offset */
 struct jit_fetched {
     const uint8_t *host; /* NULL: not RAM or ROM */
     gpa_t gpa;

@@ -118,9 +118,10 @@ struct lockstep {
     bool failed; /* a difference has been reported */
 };
 
-/* jit_lockstep_plan.c: what to run at cpu_rip: at most `limit` instructions. NULL: cpu->fault is filled (fetch), or *reason
- * says why the instruction at cpu_rip has to be run once. */
-struct lockstep_plan *lockstep_plan_find(struct lockstep *ls, unsigned limit, enum lockstep_reason *reason);
+/* jit_lockstep_plan.c: what to run at cpu_rip: at most `limit` instructions, `more`: MODE_NO_GROUPS or 0. NULL: *reason says why
+ * the instruction at cpu_rip has to be run once; REASON_NONE: fetching it faults, cpu->fault is filled. */
+struct lockstep_plan *lockstep_plan_find(struct lockstep *ls, unsigned limit, jit_mode_t more,
+                                         enum lockstep_reason *reason);
 
 /* jit_lockstep_memory.c */
 int lockstep_memory_create(struct lockstep *ls, struct error *err);

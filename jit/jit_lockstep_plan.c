@@ -241,10 +241,11 @@ static struct lockstep_plan *find_crossing(struct lockstep *ls, struct lockstep_
     return NULL;
 }
 
-struct lockstep_plan *lockstep_plan_find(struct lockstep *ls, unsigned limit, enum lockstep_reason *reason)
+struct lockstep_plan *lockstep_plan_find(struct lockstep *ls, unsigned limit, jit_mode_t more,
+                                         enum lockstep_reason *reason)
 {
     struct cpu *cpu = ls->cpu;
-    struct lockstep_plan key = { .mode = jit_current_mode(cpu) | MODE_SINGLE, .limit = (uint8_t)limit };
+    struct lockstep_plan key = { .mode = jit_current_mode(cpu) | MODE_SINGLE | more, .limit = (uint8_t)limit };
     struct jit_fetched f;
 
     if (ls->jit->flush_wanted)

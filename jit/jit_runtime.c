@@ -26,6 +26,10 @@ jit_mode_t jit_current_mode(const struct cpu *cpu)
         mode |= MODE_AVX;
     if (available && (cpu->cr0 & CR0_NE))
         mode |= MODE_X87;
+    if (!cpu->cpl || !(cpu->cr4 & CR4_TSD))
+        mode |= MODE_TSC;
+    if (cpu->cr4 & CR4_FSGSBASE)
+        mode |= MODE_FSGSBASE;
     return (jit_mode_t)mode;
 }
 
@@ -527,7 +531,12 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
     }
     cpu->cpu_rip = rip_of(jit, block, info->insn);
     settle_flags(jit, block, info->flags_source);
-    if (group && block->valid && !jit->single_limit) {
+    if (group && jit->single_limit) { /* what follows in the block needs the group: it is left */
+        jit->single_executed = info->insn;
+        jit->group_missed = true;
+        return leave(jit, STEP_NEXT);
+    }
+    if (group && block->valid) {
         /* Its first access may be alright on its own: the same instruction, without groups. */
         gpa_t gpa = block->gpa + block->marks[info->insn].offset;
         const uint8_t *bytes = bytes_at(jit, gpa);
@@ -630,14 +639,26 @@ static const void *jump(struct jit *jit)
 
 /* ---- Entry points of the thunks ---- */
 
-const void *jit_slow(struct cpu *cpu, const uint8_t *stub)
+void jit_load_flags(struct jit *jit)
 {
-    struct jit *jit = jit_of(cpu);
+    struct cpu *cpu = jit->cpu;
+
+    jit->interrupts = cpu->rflags & FLAG_IF;
+    jit->flags_base = cpu->rflags & ~(uint64_t)(FLAGS_ARITH | FLAG_IF | FLAG_RF | FLAG_VM);
+    jit->tsc_offset = cpu->msrs.tsc_adjust - cpu->clock->tsc_base;
+}
+
+static void take_flags(struct jit *jit)
+{
+    jit->cpu->rflags = (jit->cpu->rflags & ~(uint64_t)FLAG_IF) | jit->interrupts;
+}
+
+static const void *slow(struct jit *jit, const uint8_t *stub)
+{
+    struct cpu *cpu = jit->cpu;
     const struct stub_info *info = (const struct stub_info *)(stub - STUB_CALL_SIZE - sizeof(*info));
     struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
 
-    if (EIDOLON_ALWAYS_PARK)
-        jit_park(cpu);
     switch ((enum stub_kind)info->kind) {
     case STUB_READ:
     case STUB_WRITE:
@@ -666,6 +687,18 @@ const void *jit_slow(struct cpu *cpu, const uint8_t *stub)
     return leave(jit, STEP_RESYNC);
 }
 
+const void *jit_slow(struct cpu *cpu, const uint8_t *stub)
+{
+    struct jit *jit = jit_of(cpu);
+
+    if (EIDOLON_ALWAYS_PARK)
+        jit_park(cpu);
+    take_flags(jit);
+    const void *resume = slow(jit, stub);
+    jit_load_flags(jit);
+    return resume;
+}
+
 static unsigned insn_at(const struct jit_block *block, unsigned offset)
 {
     unsigned low = 0, high = block->insn_count;
@@ -692,7 +725,10 @@ const void *jit_fault(struct cpu *cpu, const uint8_t *unused)
     if (EIDOLON_ALWAYS_PARK)
         jit_park(cpu);
     cpu->cpu_rip = rip_of(jit, block, insn);
+    take_flags(jit);
     settle_flags(jit, block, block->marks[insn].flags_source);
     jit->stats.host_faults++;
-    return execute_by_handler(jit, block, insn, JIT_IN_C_FAULT);
+    const void *resume = execute_by_handler(jit, block, insn, JIT_IN_C_FAULT);
+    jit_load_flags(jit);
+    return resume;
 }

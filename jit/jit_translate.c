@@ -34,6 +34,9 @@ static void emit_insn(struct translation *t, struct tinsn *i)
     case KIND_LEAVE:
         emit_stack(t, i);
         break;
+    case KIND_SYSTEM:
+        emit_system(t, i);
+        break;
     case KIND_HELPER:
     case KIND_HELPER_END:
         emit_helper(t, i);
@@ -72,6 +75,9 @@ static void emit_block(struct translation *t)
         return;
     if (t->stale_at_end)
         emit_flags_again(t, t->stale_source);
+    if (t->count >= 2 && t->insns[t->count - 2].kind == KIND_SYSTEM &&
+        t->insns[t->count - 2].insn.row->handler == HANDLER_sti)
+        emit_interrupt_check(t, start + t->guest_bytes);
     if (t->next_crosses)
         emit_exit_by_lookup(t, start + t->guest_bytes);
     else

@@ -13,6 +13,7 @@ enum insn_kind {
     KIND_PUSH, /* register, immediate, memory */
     KIND_POP,  /* register */
     KIND_LEAVE,
+    KIND_SYSTEM, /* system instructions that need no C: jit_emit_system.c */
     KIND_JCC,
     KIND_LOOP, /* loop loope loopne jcxz */
     KIND_JMP,
@@ -148,7 +149,14 @@ static inline bool links_left(const struct translation *t)
 }
 /* Leaves the block for the guest address page_offset (relative to the page of the block; may lie outside of it). */
 void emit_exit_to(struct translation *t, int64_t page_offset, bool poll);
+const uint8_t *cold_poll(struct translation *t, int64_t page_offset); /* cold code that leaves to the engine there */
 void emit_exit_by_lookup(struct translation *t, unsigned page_offset); /* the instruction there lies in two pages */
+
+/* jit_emit_system.c */
+bool system_is_inline(const struct translation *t, const struct tinsn *i);
+void emit_system(struct translation *t, struct tinsn *i);
+void emit_pushf_value(struct translation *t); /* the image of RFLAGS into T1; T0 is used */
+void emit_interrupt_check(struct translation *t, unsigned page_offset); /* behind the instruction that follows STI */
 
 /* jit_translate.c */
 void emit_flags_again(struct translation *t, unsigned source); /* executes CMP or TEST of registers once more */

@@ -25,7 +25,7 @@ static struct hostop_table {
     struct host_code code;
     size_t used; /* bytes of `code` */
     struct hostop *buckets[BUCKETS];
-    bool host_has[FEATURE_COUNT]; /* constant after `once` */
+    bool host_has[FEATURE_COUNT], avx; /* constant after `once` */
     bool ready;
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT };
 
@@ -65,6 +65,7 @@ static void table_create(void)
     }
     for (unsigned i = 0; i < FEATURE_COUNT; i++)
         table.host_has[i] = host_feature(i);
+    table.avx = host_has_avx();
     hostop_install_signals(table.code.execute, table.code.size);
     table.ready = true;
 }
@@ -73,7 +74,7 @@ static bool host_can_run(const struct insn *insn)
 {
     if (!table.host_has[insn->row->feature])
         return false;
-    return !insn->vex.kind || host_has_avx();
+    return !insn->vex.kind || table.avx;
 }
 
 /* ---- From a decoded instruction to a plan ---- */

@@ -8,13 +8,20 @@ enum {
     DATA_ATTRIBUTES = 3 | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_G | SEG_ATTR_DB,
 };
 
-/* CS and SS are set to flat segments of privilege `cpl` without reading descriptors. `mode` is SEG_ATTR_L or _DB. */
+/* CS and SS are set to flat segments of privilege `cpl` without reading descriptors. `mode` is SEG_ATTR_L or _DB. In protected
+ * mode, outside virtual-8086 mode; straight to the fields, since this is what a system call costs. */
 static void set_flat_segments(struct cpu *cpu, uint16_t cs, uint16_t ss, unsigned cpl, uint32_t mode)
 {
     uint32_t dpl = cpl << SEG_ATTR_DPL_SHIFT;
+    struct segment_register flat = { .limit = 0xffffffff, .flat = true };
 
-    cpu_set_segment(cpu, SEG_SS, ss, 0, 0xffffffff, DATA_ATTRIBUTES | dpl);
-    cpu_set_segment(cpu, SEG_CS, (uint16_t)((cs & ~3u) | cpl), 0, 0xffffffff, CODE_ATTRIBUTES | dpl | mode);
+    cpu->segs[SEG_SS] = cpu->segs[SEG_CS] = flat;
+    cpu->segs[SEG_SS].selector = ss;
+    cpu->segs[SEG_SS].attributes = DATA_ATTRIBUTES | dpl;
+    cpu->segs[SEG_CS].selector = (uint16_t)((cs & ~3u) | cpl);
+    cpu->segs[SEG_CS].attributes = CODE_ATTRIBUTES | dpl | mode;
+    cpu->cpl = (uint8_t)cpl;
+    cpu_update_mode(cpu);
 }
 
 enum step interp_syscall(struct cpu *cpu, const struct iop *op)
