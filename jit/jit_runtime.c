@@ -498,7 +498,7 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
 static struct tlb_entry *entry_for(struct jit *jit, gva_t gva)
 {
     struct cpu *cpu = jit->cpu;
-    return &cpu->mmu.l1[cpu->privilege][(gva >> PAGE_SHIFT) & (MMU_L1_SIZE - 1)];
+    return &cpu->mmu.l1[cpu->privilege][mmu_l1_index(gva)];
 }
 
 /* Is the access [gva, gva + PAGE_SIZE - limit) one that the fast path can make now? */

@@ -194,6 +194,12 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     emit8(e, 0xc1);
     emit8(e, 0xe9);
     emit8(e, PAGE_SHIFT - 5);
+    emit_mov_rr(e, HOST_RAX, T1); /* mmu_l1_index */
+    emit8(e, 0x48);               /* shr rax, 10 */
+    emit8(e, 0xc1);
+    emit8(e, 0xe8);
+    emit8(e, MMU_L1_BITS);
+    emit_rr(e, true, 0x33, T1, HOST_RAX); /* xor rcx, rax */
     emit8(e, 0x81); /* and ecx, 1023 * 32 */
     emit8(e, 0xe1);
     emit32(e, (MMU_L1_SIZE - 1) << 5);

@@ -22,7 +22,13 @@
  * that no address whatever (canonical or not) that is looked up by index matches it. */
 static inline uint64_t mmu_invalid_tag(unsigned index)
 {
-    return 0x8000000000000000ull | (uint64_t)(~index & 0xfffff) << PAGE_SHIFT;
+    return 0x8000000000000000ull | (uint64_t)(~index & (MMU_L1_SIZE - 1)) << PAGE_SHIFT;
+}
+/* Which entry of an L1 data array an address belongs to. Two parts of the page number are mixed: kernels place stacks, per-CPU data
+ * and their map of all memory at multiples of many MiB. */
+static inline unsigned mmu_l1_index(gva_t gva)
+{
+    return (gva >> PAGE_SHIFT ^ gva >> (PAGE_SHIFT + MMU_L1_BITS)) & (MMU_L1_SIZE - 1);
 }
 
 struct tlb_entry {
@@ -98,13 +104,13 @@ int mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_p
 /* Fast path: host pointer or NULL (miss, page crossing, MMIO, tracked). */
 static inline uint8_t *mmu_lookup_read(const struct mmu *mmu, gva_t gva, unsigned size, enum mmu_privilege privilege)
 {
-    const struct tlb_entry *entry = &mmu->l1[privilege][(gva >> PAGE_SHIFT) & (MMU_L1_SIZE - 1)];
+    const struct tlb_entry *entry = &mmu->l1[privilege][mmu_l1_index(gva)];
     uint64_t offset = gva ^ entry->tag_r;
     return likely(offset <= PAGE_SIZE - size) ? entry->host_r + offset : NULL;
 }
 static inline uint8_t *mmu_lookup_write(const struct mmu *mmu, gva_t gva, unsigned size, enum mmu_privilege privilege)
 {
-    const struct tlb_entry *entry = &mmu->l1[privilege][(gva >> PAGE_SHIFT) & (MMU_L1_SIZE - 1)];
+    const struct tlb_entry *entry = &mmu->l1[privilege][mmu_l1_index(gva)];
     uint64_t offset = gva ^ entry->tag_w;
     return likely(offset <= PAGE_SIZE - size) ? entry->host_w + offset : NULL;
 }

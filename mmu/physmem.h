@@ -98,6 +98,8 @@ struct physmem_listener {
     void (*map_changed)(void *opaque);                            /* flush all cached translations */
     void (*code_written)(void *opaque, gpa_t gpa, uint64_t size); /* only pages with CODE set */
     void (*write_tracking)(void *opaque, gpa_t page);             /* write tags for this page must go */
+    /* A walk is about to set A or D in the table entry at `host`; on the thread that walks. */
+    void (*entry_changing)(void *opaque, gpa_t gpa, uint8_t *host);
     void *opaque;
 };
 void physmem_add_listener(struct physmem *mem, const struct physmem_listener *listener);

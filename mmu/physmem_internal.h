@@ -91,5 +91,6 @@ static inline uint8_t physmem_host_flags(const struct physmem *mem, const uint8_
 /* `size` bytes of RAM at `host`, which shows at gpa, were written; within one piece. */
 void physmem_written_host(struct physmem *mem, gpa_t gpa, const uint8_t *host, uint64_t size);
 void physmem_notify_map_changed(struct physmem *mem);
+void physmem_notify_entry_changing(struct physmem *mem, gpa_t gpa, uint8_t *host);
 
 #endif

@@ -70,6 +70,15 @@ void physmem_notify_map_changed(struct physmem *mem)
             list->items[i].map_changed(list->items[i].opaque);
 }
 
+void physmem_notify_entry_changing(struct physmem *mem, gpa_t gpa, uint8_t *host)
+{
+    const struct listener_list *list = listeners_get(mem);
+
+    for (unsigned i = 0; list && i < list->count; i++)
+        if (list->items[i].entry_changing)
+            list->items[i].entry_changing(list->items[i].opaque, gpa, host);
+}
+
 static void notify_code_written_at(const struct listener_list *list, gpa_t gpa, uint64_t size)
 {
     for (unsigned i = 0; list && i < list->count; i++)

@@ -147,7 +147,7 @@ void tlb_fill_data(struct mmu *mmu, gva_t gva, enum mmu_privilege privilege, con
                    uint8_t *host_r, uint8_t *host_w)
 {
     struct tlb_info *info = mmu->info;
-    unsigned index = gva >> PAGE_SHIFT & (MMU_L1_SIZE - 1);
+    unsigned index = mmu_l1_index(gva);
     uint64_t invalid = mmu_invalid_tag(index);
 
     if (unlikely(info->limit))
@@ -268,7 +268,7 @@ static void exec_drop_large(struct mmu *mmu, gva_t gva)
 void tlb_invalidate_page(struct mmu *mmu, gva_t gva)
 {
     struct tlb_info *info = mmu->info;
-    unsigned index = gva >> PAGE_SHIFT & (MMU_L1_SIZE - 1), exec_index = gva >> PAGE_SHIFT & (MMU_L1_EXEC_SIZE - 1);
+    unsigned index = mmu_l1_index(gva), exec_index = gva >> PAGE_SHIFT & (MMU_L1_EXEC_SIZE - 1);
     gva_t page = gva & PAGE_MASK;
     mmu->data_generation++;
 

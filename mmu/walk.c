@@ -240,6 +240,7 @@ static bool entry_set_bits(struct walk *walk, struct walk_entry *entry, uint64_t
 
     if ((entry->value & set) == set || !entry->writable)
         return true;
+    physmem_notify_entry_changing(walk->mem, entry->gpa, entry->host);
     if (walk->mode->entry_size == 4) {
         uint32_t expected = (uint32_t)entry->value;
         done = __atomic_compare_exchange_n((uint32_t *)entry->host, &expected, (uint32_t)(entry->value | set), false,
