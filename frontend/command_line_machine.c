@@ -26,6 +26,7 @@ static const struct accel {
 } accels[] = {
     { "jit", &jit_engine, NULL, "translator (default)" },
     { "interp", &interp_engine, NULL, "precise interpreter" },
+    { "lockstep", &lockstep_engine, NULL, "both, block by block, compared: slow" },
     { "tcg", &jit_engine, "taken as Eidolon's own translator (jit)", NULL },
     { "kvm", NULL, "not there yet", NULL },
     { "hvf", NULL, "not on Linux", NULL },

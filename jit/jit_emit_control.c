@@ -39,7 +39,8 @@ static const uint8_t *cold_leave(struct translation *t, int64_t page_offset)
     }
     const uint8_t *start = emit_here(e);
     emit_target(t, e, page_offset);
-    emit_jmp(e, t->jit->thunk_lookup_direct);
+    emit_mov_imm32(e, A0, t->falling ? 0 : t->block_offset | t->current);
+    emit_jmp(e, t->jit->thunk_lookup);
     return start;
 }
 
@@ -88,7 +89,8 @@ static void emit_far_miss(struct translation *t, int64_t page_offset, unsigned c
     uint8_t *link = emit_short(e, OPCODE_JRCXZ);
     emit_lea32(e, T1, host_base(T1, -1));
     emit_store32(e, host_at(&jit->sites[counter]), T1);
-    emit_jmp(e, jit->thunk_lookup_direct);
+    emit_mov_imm32(e, A0, t->falling ? 0 : t->block_offset | t->current);
+    emit_jmp(e, jit->thunk_lookup);
     struct emitter here = *e;
     here.p += sizeof(struct stub_info);
     emit_short_here(&here, link);
@@ -582,6 +584,15 @@ void emit_helper(struct translation *t, struct tinsn *i)
 
     if (i->restore_flags)
         emit_flags_again(t, i->flags_source - 1u);
-    emit_jmp(&jit->hot, emit_here(&jit->cold) + sizeof(struct stub_info));
+    const uint8_t *stub = emit_here(&jit->cold) + sizeof(struct stub_info);
+    const uint8_t *thunk = system_thunk(t, i);
+    if (thunk) {
+        emit_load(&jit->hot, A0, host_at(&jit->vpage));
+        emit_lea(&jit->hot, A0, host_base(A0, i->page_offset + i->insn.length));
+        emit_lea(&jit->hot, T0, host_at(stub)); /* where it goes on if it is not as usual */
+        emit_jmp(&jit->hot, thunk);
+    } else {
+        emit_jmp(&jit->hot, stub);
+    }
     emit_stub_call(t, STUB_HELPER, 0, 0, jit->thunk_slow);
 }

@@ -113,6 +113,7 @@ void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, u
         .insn = (uint8_t)t->current,
         .kind = (uint8_t)kind,
         .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : 0,
+        .falling = t->falling,
     };
     if (kind == STUB_GROUP_READ || kind == STUB_GROUP_WRITE) {
         info.group_first = (int16_t)(i->group_offset - t->groups[i->group].low);

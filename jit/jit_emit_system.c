@@ -26,6 +26,19 @@ bool system_is_inline(const struct translation *t, const struct tinsn *i)
     }
 }
 
+const uint8_t *system_thunk(const struct translation *t, const struct tinsn *i)
+{
+    unsigned cpl = t->mode >> MODE_CPL_SHIFT & 3, privilege = t->mode >> MODE_PRIVILEGE_SHIFT & 3;
+
+    if (!t->code64 || t->mode & MODE_SINGLE || !t->jit->has_bmi2 || !i->insn.row)
+        return NULL;
+    if (i->insn.row->handler == HANDLER_syscall && cpl == 3)
+        return t->jit->thunk_syscall;
+    if (i->insn.row->handler == HANDLER_sysret && cpl == 0 && privilege == MMU_SUPERVISOR && i->insn.operand_size == 8)
+        return t->jit->thunk_sysret;
+    return NULL;
+}
+
 static void store_qword_imm(struct emitter *e, struct host_operand m, uint32_t value)
 {
     emit8(e, 0x48);

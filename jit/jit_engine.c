@@ -41,6 +41,7 @@ static enum cpu_exit jit_run(struct cpu *cpu)
     enum cpu_exit reason = CPU_EXIT_STOPPED;
 
     jit_signal_enter(jit);
+    jit->system_call.valid = 0; /* MSRs may have been changed from outside */
     for (;;) {
         bool shadow = cpu->interrupt_shadow || cpu->debug_shadow;
         /* Before the events are looked at: whatever is set from now on clears it again. */

@@ -119,6 +119,7 @@ struct stub_info {
     uint8_t kind;    /* enum stub_kind */
     int16_t group_first; /* GROUP: address of the first access minus the lowest address of the group */
     uint8_t flags_source;
+    bool falling;     /* an exit behind the last instruction, not its own */
     bool has_alternative; /* GROUP: behind the jump back lies one to the translation without groups */
 } __attribute__((packed));
 #define STUB_CALL_SIZE 5
@@ -138,6 +139,31 @@ enum stub_kind {
 };
 
 /* ---- Per vCPU ---- */
+
+/* What is remembered by virtual address holds for a mode and an address space, which have a number (salt) together. */
+struct mode_salt {
+    uint32_t number; /* 0: none */
+    uint32_t space;  /* 0: all, for supervisor code in global pages */
+    jit_mode_t mode;
+};
+#define SALTS 64
+
+/* Part of the return stack that is set aside while another mode runs. */
+struct kept_stack {
+    uint64_t sp; /* 0: none */
+    struct mode_salt owner;
+};
+
+/* What SYSCALL and SYSRET need in thunks (jit_thunk_system.c): worked out in C when a system call was made the long way, valid until
+ * something of it changes. `code` and `stack`: attributes, selector and `flat` of CS and SS. */
+struct system_call {
+    uint64_t valid;
+    uint64_t lstar, sentinel;
+    uint64_t kernel_code, kernel_stack, user_code, user_stack;
+    uint64_t salt, negative_salt;
+    uint32_t negative_number;
+    struct mode_salt kernel;
+};
 
 #define JUMP_CACHE_BITS 13
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
@@ -162,20 +188,6 @@ enum access_form {
 #define PAGE_BUCKETS  4096
 #define CALL_SENTINEL_SIZE 16
 
-/* What is remembered by virtual address holds for a mode and an address space, which have a number (salt) together. */
-struct mode_salt {
-    uint32_t number; /* 0: none */
-    uint32_t space;  /* 0: all, for supervisor code in global pages */
-    jit_mode_t mode;
-};
-#define SALTS 64
-
-/* Part of the return stack that is set aside while another mode runs. */
-struct kept_stack {
-    uint64_t sp; /* 0: none */
-    struct mode_salt owner;
-};
-
 /* Instructions that handlers execute, predecoded. */
 struct iop_entry {
     gpa_t gpa;
@@ -199,7 +211,10 @@ struct jit {
     uint64_t interrupts; /* RFLAGS.IF, in its place, while translated code runs: cpu->rflags has an old one */
     uint64_t flags_base; /* what PUSHF pushes besides IF and the arithmetic flags */
     uint64_t tsc_offset; /* guest TSC minus the host's */
-    uint64_t arithmetic_mask;
+    uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask;
+    struct system_call system_call;
+    struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
+    struct mode_salt current;
     uint64_t offset_mask[7]; /* for pext: what must be zero of (address - tag), by log2 of the size */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped, or 0 */
@@ -228,6 +243,7 @@ struct jit {
 
     /* Thunks: execution addresses */
     const uint8_t *thunk_slow, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
+    const uint8_t *thunk_syscall, *thunk_sysret;
     const uint8_t *thunk_access[2][ACCESS_FORMS][MMU_PRIVILEGES]; /* [write] */
     uint64_t (*enter)(const void *target);
 
@@ -243,7 +259,7 @@ struct jit {
     uint64_t exec_global_generation; /* of the mmu, that salts belong to */
     uint32_t salt_number;
     uint64_t exec_space_generation;
-    struct mode_salt salts[SALTS], current;
+    struct mode_salt salts[SALTS];
     bool supervisor_local; /* supervisor code was found in pages that are not global */
     struct iop_entry iops[512];
     struct jit_block *single_block, *found;
@@ -252,7 +268,6 @@ struct jit {
     struct jit_signal_region signal_region;
     unsigned soft_limit; /* a block of so many instructions ends at the next branch */
     bool has_bmi2, has_avx, has_stats, flush_wanted;
-    struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
     unsigned single_limit;
     enum step exit_step;
     uint64_t fault_pc;
@@ -290,6 +305,10 @@ void jit_empty_return_stack(struct jit *jit);
 
 /* jit_thunk.c */
 void jit_thunks_create(struct jit *jit);
+
+/* jit_thunk_system.c */
+void jit_system_thunks_create(struct jit *jit);
+void jit_system_call_prepare(struct jit *jit); /* a SYSCALL was executed; state is the kernel's */
 
 /* jit_translate.c */
 int jit_translate_create(struct jit *jit, struct error *err);

@@ -48,9 +48,12 @@ static enum step deliver(struct lockstep *ls)
 
 static void run_translated(struct lockstep *ls, const struct lockstep_plan *plan, struct lockstep_outcome *out)
 {
+    uint64_t host_faults = ls->jit->stats.host_faults;
+
     *out = (struct lockstep_outcome){ 0 };
     out->step = jit_enter_single(ls->jit, plan->block, &out->executed);
     out->fault = ls->cpu->fault;
+    out->host_fault = ls->jit->stats.host_faults != host_faults && out->step != STEP_FAULT;
 }
 
 /* Has the last instruction not retired? */
@@ -108,7 +111,8 @@ static bool outcomes_equal(const struct lockstep_outcome *translated, const stru
 {
     bool unfinished = is_unfinished(translated->step) || is_unfinished(interpreted->step);
 
-    if (translated->executed != interpreted->executed || (unfinished && translated->step != interpreted->step))
+    if (translated->host_fault || translated->executed != interpreted->executed ||
+        (unfinished && translated->step != interpreted->step))
         return false;
     return translated->step != STEP_FAULT || faults_equal(&translated->fault, &interpreted->fault);
 }

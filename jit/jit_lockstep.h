@@ -53,6 +53,7 @@ bool lockstep_state_equal(const struct lockstep_state *a, const struct lockstep_
 struct lockstep_page {
     uint8_t *host;
     gpa_t gpa;
+    uint8_t *window; /* where the vCPU writes to it: the page between two that nobody may access */
     uint8_t *before; /* contents before the block */
     uint8_t *after;  /* contents after the translated block, valid in [low, high) */
     unsigned low, high;
@@ -76,6 +77,10 @@ struct lockstep_memory {
     struct lockstep_page pages[LOCKSTEP_PAGES_MAX];
     gva_t walks[LOCKSTEP_WALKS_MAX];
     struct host_region images;
+    uint8_t *ram, *read_only; /* guest RAM, and another view of it */
+    uint64_t ram_size;
+    int ram_fd;
+    uint8_t *windows;
     struct mmu_watch watch;
 };
 
@@ -102,6 +107,7 @@ struct lockstep_plan {
 struct lockstep_outcome {
     enum step step;
     unsigned executed;  /* instructions that retired */
+    bool host_fault;    /* translated code raised a signal that the instruction does not account for */
     struct fault fault; /* STEP_FAULT */
     uint64_t undefined; /* flags */
 };

@@ -7,26 +7,51 @@
  * held: every byte, not only those that somebody says he wrote. A few pages stay in the set from block to block, so
  * that the checks of translated code are met by entries that match as well.
  *
+ * To hold translated code to this, the TLB leads it to other mappings of guest RAM: reads to one that cannot be written, writes to
+ * a window for each page of the set, with guard pages around. A store where none should be raises a signal, which is a
+ * difference (struct lockstep_outcome.host_fault).
+ *
  * Walks. Both runs have one TLB. The pages that the translated block made the MMU walk for are forgotten before the interpreter's turn,
  * so that it walks too, and sets the same accessed and dirty bits in the same tables.
  *
  * Vector state is parked. vCPU thread only. */
 #include "jit/jit_lockstep.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define LINE 64
+
+#define WINDOW_SIZE (2 * PAGE_SIZE) /* the page, and the guard behind it; one more guard lies before the first */
+
+static int map_views(struct lockstep_memory *memory, const struct physmem *mem, struct error *err)
+{
+    size_t size = LOCKSTEP_PAGES_MAX * WINDOW_SIZE + PAGE_SIZE;
+
+    memory->ram = physmem_ram_base(mem);
+    memory->ram_size = physmem_ram_size(mem);
+    memory->read_only = mmap(NULL, memory->ram_size, PROT_READ, MAP_SHARED | MAP_NORESERVE, physmem_ram_fd(mem), 0);
+    memory->windows = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory->read_only == MAP_FAILED || memory->windows == MAP_FAILED)
+        return error_set(err, errno, "no address space to watch guest memory");
+    memory->ram_fd = physmem_ram_fd(mem);
+    return 0;
+}
 
 int lockstep_memory_create(struct lockstep *ls, struct error *err)
 {
     struct lockstep_memory *memory = &ls->memory;
-    int ret = host_memory_anonymous(&memory->images, 2 * LOCKSTEP_PAGES_MAX * PAGE_SIZE, err);
+    int ret = map_views(memory, ls->cpu->physmem, err);
 
+    if (!ret)
+        ret = host_memory_anonymous(&memory->images, 2 * LOCKSTEP_PAGES_MAX * PAGE_SIZE, err);
     if (ret < 0)
         return ret;
     for (unsigned i = 0; i < LOCKSTEP_PAGES_MAX; i++) {
         memory->pages[i].before = (uint8_t *)memory->images.base + 2 * i * PAGE_SIZE;
         memory->pages[i].after = memory->pages[i].before + PAGE_SIZE;
+        memory->pages[i].window = memory->windows + PAGE_SIZE + i * WINDOW_SIZE;
     }
     memory->stale = true;
     return 0;
@@ -34,8 +59,14 @@ int lockstep_memory_create(struct lockstep *ls, struct error *err)
 
 void lockstep_memory_destroy(struct lockstep *ls)
 {
-    if (ls->memory.images.base)
-        host_memory_free(&ls->memory.images);
+    struct lockstep_memory *memory = &ls->memory;
+
+    if (memory->images.base)
+        host_memory_free(&memory->images);
+    if (memory->read_only && memory->read_only != MAP_FAILED)
+        munmap(memory->read_only, memory->ram_size);
+    if (memory->windows && memory->windows != MAP_FAILED)
+        munmap(memory->windows, LOCKSTEP_PAGES_MAX * WINDOW_SIZE + PAGE_SIZE);
 }
 
 /* ---- The set ---- */
@@ -44,7 +75,11 @@ bool lockstep_page_enter(struct lockstep_memory *memory, uint8_t *host, gpa_t gp
 {
     if (memory->page_count == LOCKSTEP_PAGES_MAX)
         return false;
-    struct lockstep_page *page = &memory->pages[memory->page_count++];
+    struct lockstep_page *page = &memory->pages[memory->page_count];
+    if (mmap(page->window, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory->ram_fd,
+             host - memory->ram) == MAP_FAILED)
+        return false;
+    memory->page_count++;
     page->host = host;
     page->gpa = gpa;
     page->low = page->high = 0;
@@ -61,18 +96,19 @@ static void leave_set(struct lockstep *ls, unsigned index)
     struct mmu *mmu = &ls->cpu->mmu;
 
     for (unsigned i = 0; i < MIN(gone.tag_count, LOCKSTEP_TAGS_MAX); i++) {
-        unsigned slot = gone.tags[i].page >> PAGE_SHIFT & (MMU_L1_SIZE - 1);
+        unsigned slot = mmu_l1_index(gone.tags[i].page);
         struct tlb_entry *entry = &mmu->l1[gone.tags[i].privilege][slot];
-        if (entry->tag_w == gone.tags[i].page) {
-            entry->tag_w = mmu_invalid_tag(slot);
-            entry->host_w = mmu->no_access_page;
-        }
+        uint64_t invalid = mmu_invalid_tag(slot);
+        if (entry->tag_w == gone.tags[i].page)
+            *entry = (struct tlb_entry){ invalid, mmu->no_access_page, invalid, mmu->no_access_page };
     }
     if (gone.tag_count > LOCKSTEP_TAGS_MAX)
-        mmu_drop_write_tags(mmu, gone.gpa);
+        mmu_flush_all(mmu);
+    mprotect(gone.window, PAGE_SIZE, PROT_NONE);
     *page = memory->pages[--memory->page_count];
     memory->pages[memory->page_count].before = gone.before;
     memory->pages[memory->page_count].after = gone.after;
+    memory->pages[memory->page_count].window = gone.window;
 }
 
 static void shrink_set(struct lockstep *ls)

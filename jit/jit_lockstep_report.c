@@ -216,7 +216,7 @@ static void print_outcome(const char *who, const struct lockstep_outcome *outcom
     else if (outcome->step == STEP_FAULT)
         fprintf(stderr, ", vector %u, error code %#x, address %#" PRIx64, outcome->fault.vector, outcome->fault.error,
                 outcome->fault.address);
-    fprintf(stderr, "\n");
+    fprintf(stderr, "%s\n", outcome->host_fault ? "; it accessed host memory that it must not" : "");
 }
 
 void lockstep_report(struct lockstep *ls, const struct lockstep_plan *plan, const struct lockstep_outcome *translated,

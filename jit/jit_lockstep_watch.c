@@ -37,23 +37,34 @@ static bool on_access(void *opaque, enum mmu_access access, gpa_t gpa, uint8_t *
     return lockstep_page_enter(memory, host, gpa & PAGE_MASK) || withhold(memory, REASON_PAGES, fault);
 }
 
-static bool may_write(void *opaque, gva_t gva, enum mmu_privilege privilege, const uint8_t *host)
+static void note_tag(struct lockstep_page *page, gva_t gva, enum mmu_privilege privilege)
 {
-    struct lockstep *ls = opaque;
-    struct lockstep_page *page = find_page(&ls->memory, host);
-    gva_t at = gva & PAGE_MASK;
-
-    if (!page)
-        return false;
     for (unsigned i = 0; i < MIN(page->tag_count, LOCKSTEP_TAGS_MAX); i++)
-        if (page->tags[i].page == at && page->tags[i].privilege == privilege)
-            return true;
+        if (page->tags[i].page == gva && page->tags[i].privilege == privilege)
+            return;
     if (page->tag_count < LOCKSTEP_TAGS_MAX) {
-        page->tags[page->tag_count].page = at;
+        page->tags[page->tag_count].page = gva;
         page->tags[page->tag_count].privilege = (uint8_t)privilege;
     }
     page->tag_count++;
-    return true;
+}
+
+/* RAM is read through a mapping that cannot be written, and written, if it may be, through the page's window. A page that may be
+ * written is read there too, so that accesses that overlap are seen to do so by their host addresses. */
+static void on_place(void *opaque, gva_t gva, enum mmu_privilege privilege, uint8_t **host_r, uint8_t **host_w)
+{
+    struct lockstep *ls = opaque;
+    struct lockstep_memory *memory = &ls->memory;
+    uint8_t *host = *host_r ? *host_r : *host_w;
+
+    if (!host || (uint64_t)(host - memory->ram) >= memory->ram_size)
+        return; /* ROM, which nobody writes */
+    struct lockstep_page *page = *host_w ? find_page(memory, host) : NULL;
+    if (page)
+        note_tag(page, gva & PAGE_MASK, privilege);
+    if (*host_r)
+        *host_r = page ? page->window : memory->read_only + (host - memory->ram);
+    *host_w = page ? page->window : NULL;
 }
 
 static void on_walk(void *opaque, gva_t gva)
@@ -89,7 +100,7 @@ void lockstep_watch(struct lockstep *ls)
     struct physmem_listener listener = { .entry_changing = on_entry_changing, .opaque = ls->cpu };
 
     ls->memory.watch =
-        (struct mmu_watch){ .opaque = ls, .access = on_access, .may_write = may_write, .walk = on_walk };
+        (struct mmu_watch){ .opaque = ls, .access = on_access, .place = on_place, .walk = on_walk };
     ls->cpu->mmu.watch = &ls->memory.watch;
     physmem_add_listener(ls->cpu->physmem, &listener);
 }

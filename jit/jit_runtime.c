@@ -121,6 +121,18 @@ static void forget_salts(struct jit *jit, bool supervisor)
     for (unsigned n = 0; n < SALTS; n++)
         if (supervisor || jit->salts[n].space)
             jit->salts[n].number = 0;
+    jit->system_call.valid = 0;
+}
+
+/* Anything but the privilege has changed: what was set aside does not fit any more. */
+static void check_kept(struct jit *jit, jit_mode_t from, jit_mode_t to)
+{
+    const unsigned privilege = 3u << MODE_PRIVILEGE_SHIFT | 3u << MODE_CPL_SHIFT | MODE_TSC | MODE_CODE64;
+
+    if (((from ^ to) & ~privilege) == 0)
+        return;
+    jit->user_stack.sp = jit->outer_stack.sp = 0;
+    jit->system_call.valid = 0;
 }
 
 /* Brings what was remembered by virtual address into line with the CPU's mode and execute mappings. */
@@ -148,6 +160,7 @@ static jit_mode_t sync_context(struct jit *jit)
     uint32_t space = mode_cpl(mode) == 3 || jit->supervisor_local ? mmu->space : 0;
     if (likely(jit->current.number && jit->current.mode == mode && jit->current.space == space))
         return mode;
+    check_kept(jit, jit->current.mode, mode);
     struct mode_salt next = find_salt(jit, mode, space);
     if (jit->current.number)
         change_stack(jit, &jit->current, &next);
@@ -181,6 +194,7 @@ static void note_view(struct jit *jit, gpa_t gpa, gva_t rip)
     for (unsigned n = 0; n < SALTS; n++) /* what is not noted any more must not be relied on */
         if (page->views[oldest].number && jit->salts[n].number == page->views[oldest].number)
             jit->salts[n].number = 0;
+    jit->system_call.valid = 0;
     page->views[oldest].number = number;
     page->views[oldest].vpage = vpage;
 }
@@ -437,6 +451,21 @@ static const void *deliver_fault(struct jit *jit)
     return go_on(jit);
 }
 
+/* STAR, LSTAR, SFMASK and EFER; TSD, which decides the mode of user code but not of the kernel's. */
+static bool may_change_system_calls(unsigned handler)
+{
+    return handler == HANDLER_wrmsr || handler == HANDLER_mov_to_cr;
+}
+
+static const void *after_syscall(struct jit *jit)
+{
+    const void *resume = go_on(jit);
+
+    if (resume)
+        jit_system_call_prepare(jit);
+    return resume;
+}
+
 /* cpu_rip is at the instruction; registers and flags are exact. */
 static const void *execute_by_handler(struct jit *jit, const struct jit_block *block, unsigned insn,
                                       enum jit_in_c reason)
@@ -455,6 +484,8 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
     if (jit->single_limit)
         jit->single_executed = insn;
     enum step step = op->fn(cpu, op);
+    if (op->insn.row && may_change_system_calls(op->insn.row->handler))
+        jit->system_call.valid = 0;
     switch ((int)step) {
     case STEP_NEXT:
         cpu->cpu_rip = wrap_rip(jit, address + op->insn.length);
@@ -482,6 +513,8 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
         jit->single_executed = insn + 1;
         if (jit->single_limit)
             return leave(jit, STEP_BRANCH);
+        if (op->insn.row->handler == HANDLER_syscall)
+            return after_syscall(jit);
         break;
     case STEP_EXIT:
         return leave(jit, STEP_EXIT);
@@ -587,6 +620,7 @@ static const void *follow_far_link(struct jit *jit, const struct stub_info *info
 
     settle_flags(jit, block, 0);
     cpu->cpu_rip = jit->t0;
+    jit->origin = info->falling ? 0 : info->block | info->insn;
     if (!is_canonical_rip(cpu, jit->t0) || jit_attention_due(cpu))
         return jump(jit);
     const void *entry = jit_find_entry(jit, &faulted);
@@ -620,7 +654,7 @@ static const void *bad_target(struct jit *jit)
         cpu->gpr[REG_RSP] -= 8;
     else if (op && op->insn.row->handler == HANDLER_ret_imm)
         cpu->gpr[REG_RSP] -= 8 + (uint64_t)(uint16_t)op->insn.imm;
-    else if (op && op->insn.row->handler == HANDLER_call_ind)
+    else if (op && (op->insn.row->handler == HANDLER_call_ind || op->insn.row->handler == HANDLER_call))
         cpu->gpr[REG_RSP] += 8;
     raise_fault(cpu, VECTOR_GP, 0);
     return deliver_fault(jit);

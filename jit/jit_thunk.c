@@ -308,5 +308,6 @@ void jit_thunks_create(struct jit *jit)
                 jit->thunk_access[write][form][privilege] = emit_access(jit, e, write, form, privilege);
     emit_lookup(jit, e);
     emit_returns(jit, e);
+    jit_system_thunks_create(jit);
     jit->code.thunks_size = (size_t)(e->p - jit->code.write);
 }

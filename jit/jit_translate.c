@@ -54,6 +54,7 @@ static void emit_block(struct translation *t)
     unsigned start = t->gpa & ~PAGE_MASK;
 
     t->link_count = t->call_count = 0;
+    t->falling = false;
     t->hot_start = e->p;
     t->cold_start = jit->cold.p;
     t->indirect_entry = e->p;
@@ -71,6 +72,7 @@ static void emit_block(struct translation *t)
     t->marks[t->count] =
         (struct insn_mark){ .host = (uint16_t)(e->p - t->hot_start), .offset = (uint8_t)t->guest_bytes };
     t->current = t->count - 1;
+    t->falling = true;
     if (t->ends_in_branch)
         return;
     if (t->stale_at_end)

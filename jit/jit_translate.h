@@ -92,6 +92,7 @@ struct translation {
     size_t available;       /* bytes at `host`: to the end of the page, or of a crossing instruction */
     /* emission */
     unsigned current;       /* instruction being emitted */
+    bool falling;           /* the exit behind the last instruction is, not one of its own */
     bool stale_at_end;      /* at the end of the block the host's flags are not the guest's: made again from stale_source */
     uint8_t stale_source;
     struct jit_block *block; /* its address is known before it is filled */
@@ -155,6 +156,7 @@ void emit_exit_by_lookup(struct translation *t, unsigned page_offset); /* the in
 /* jit_emit_system.c */
 bool system_is_inline(const struct translation *t, const struct tinsn *i);
 void emit_system(struct translation *t, struct tinsn *i);
+const uint8_t *system_thunk(const struct translation *t, const struct tinsn *i); /* of SYSCALL, SYSRET; NULL: none */
 void emit_pushf_value(struct translation *t); /* the image of RFLAGS into T1; T0 is used */
 void emit_interrupt_check(struct translation *t, unsigned page_offset); /* behind the instruction that follows STI */
 

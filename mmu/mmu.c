@@ -116,18 +116,6 @@ static int find_translation(struct mmu *mmu, gva_t gva, enum mmu_access access, 
     return 0;
 }
 
-/* What mmu->watch says: false, with *fault, if the access is not to be made. */
-static bool watched(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_privilege privilege, gpa_t gpa,
-                    uint8_t *host, bool *write_tag, struct fault *fault)
-{
-    const struct mmu_watch *watch = mmu->watch;
-
-    if (!watch->access(watch->opaque, access, gpa, host, fault))
-        return false;
-    *write_tag = *write_tag && watch->may_write(watch->opaque, gva, privilege, host);
-    return true;
-}
-
 int mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_privilege privilege,
                   struct mmu_target *target, struct fault *fault)
 {
@@ -141,18 +129,20 @@ int mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_p
     uint8_t *host = unlikely(translation.gpa == mmu->apic_page) ? NULL : page.host;
     bool writable = host && page.kind == MEM_RAM;
     bool notice = writable && page_flags_need_notice(physmem_host_flags(mmu->physmem, host));
-    bool write_tag = writable && (allowed >> MMU_WRITE & 1) && translation.dirty && !notice;
+    uint8_t *host_r = allowed >> MMU_READ & 1 ? host : NULL;
+    uint8_t *host_w = writable && (allowed >> MMU_WRITE & 1) && translation.dirty && !notice ? host : NULL;
     gva_t offset = gva & ~PAGE_MASK;
 
-    if (unlikely(mmu->watch) && access != MMU_EXECUTE && !watched(mmu, gva, access, privilege, translation.gpa | offset,
-                                                                  access == MMU_WRITE && !writable ? NULL : host,
-                                                                  &write_tag, fault))
-        return -1;
+    if (unlikely(mmu->watch) && access != MMU_EXECUTE) {
+        if (!mmu->watch->access(mmu->watch->opaque, access, translation.gpa | offset,
+                                access == MMU_WRITE && !writable ? NULL : host, fault))
+            return -1;
+        mmu->watch->place(mmu->watch->opaque, gva, privilege, &host_r, &host_w);
+    }
     if (access == MMU_EXECUTE)
         tlb_fill_exec(mmu, gva, privilege != MMU_USER, &translation, host);
     else if (host)
-        tlb_fill_data(mmu, gva, privilege, &translation, allowed >> MMU_READ & 1 ? host : NULL,
-                      write_tag ? host : NULL);
+        tlb_fill_data(mmu, gva, privilege, &translation, host_r, host_w);
     if (access == MMU_WRITE && !writable)
         host = NULL; /* ROM: the bus drops it */
     *target = (struct mmu_target){

@@ -52,8 +52,9 @@ struct mmu_watch {
     /* A data access that the L1 arrays do not allow yet. `host`: of the RAM or ROM page; NULL: MMIO, or a write that the
      * bus drops. False: it is not to be made now, and faults with *fault, which no guest sees. */
     bool (*access)(void *opaque, enum mmu_access access, gpa_t gpa, uint8_t *host, struct fault *fault);
-    /* The RAM page at `host` shows at gva: may L1 allow writes to it? */
-    bool (*may_write)(void *opaque, gva_t gva, enum mmu_privilege privilege, const uint8_t *host);
+    /* Where L1 is about to lead accesses at gva: RAM or ROM at the same host address, or NULL. May put another view of the
+     * page there, or NULL to be asked each time. */
+    void (*place)(void *opaque, gva_t gva, enum mmu_privilege privilege, uint8_t **host_r, uint8_t **host_w);
     void (*walk)(void *opaque, gva_t gva); /* the guest's tables are about to be walked */
 };
 

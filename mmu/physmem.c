@@ -49,6 +49,11 @@ uint64_t physmem_ram_size(const struct physmem *mem)
     return mem->ram.size;
 }
 
+uint8_t *physmem_ram_base(const struct physmem *mem)
+{
+    return mem->ram.base;
+}
+
 /* How many of `size` bytes from gpa lie in the piece that was hit. */
 static uint64_t hit_run(const struct flat_hit *hit, gpa_t gpa, uint64_t size)
 {

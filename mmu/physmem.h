@@ -24,6 +24,7 @@ struct physmem *physmem_create(uint64_t ram_size, pthread_mutex_t *lock, struct 
 void physmem_destroy(struct physmem *mem);
 int physmem_ram_fd(const struct physmem *mem);
 uint64_t physmem_ram_size(const struct physmem *mem);
+uint8_t *physmem_ram_base(const struct physmem *mem); /* where the memfd is mapped, from its beginning */
 
 /* Ranges are page-aligned for RAM and ROM. Later additions cover earlier ones where
  * they overlap (as a PCI BAR over RAM); removal uncovers. */

@@ -36,25 +36,27 @@ enum step test_step_no_deliver(struct cpu *cpu)
     return runs_jit(cpu) ? jit_step_block(cpu, 1, NULL) : interp_step_no_deliver(cpu);
 }
 
-enum step test_step(struct cpu *cpu)
-{
-    enum step step = test_step_no_deliver(cpu);
-    return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
-}
-
-enum step test_step_block(struct cpu *cpu, uint64_t *executed)
+static enum step translated_step(struct cpu *cpu, unsigned instructions, uint64_t *executed)
 {
     uint64_t interpreted = cpu->stats.instructions, rip = cpu->cpu_rip;
     unsigned translated = 0;
+    enum step step = jit_step_block(cpu, instructions, &translated);
 
-    if (!runs_jit(cpu))
-        return interp_step_block(cpu);
-    enum step step = jit_step_block(cpu, BLOCK_INSTRUCTIONS, &translated);
     if (step == STEP_FAULT && cpu->cpu_rip == rip)
         translated = 0; /* whoever ran it */
     if (executed && cpu->stats.instructions == interpreted)
         *executed += translated;
     return step == STEP_FAULT ? cpu_deliver_exception(cpu) : step;
+}
+
+enum step test_step(struct cpu *cpu, uint64_t *executed)
+{
+    return runs_jit(cpu) ? translated_step(cpu, 1, executed) : interp_step(cpu);
+}
+
+enum step test_step_block(struct cpu *cpu, uint64_t *executed)
+{
+    return runs_jit(cpu) ? translated_step(cpu, BLOCK_INSTRUCTIONS, executed) : interp_step_block(cpu);
 }
 
 enum step test_step_whole(struct cpu *cpu, unsigned rounds)

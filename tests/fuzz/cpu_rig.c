@@ -89,7 +89,7 @@ static const struct cpu_apic_ops apic_ops = {
 
 /* ---- Creation ---- */
 
-static void create(struct cpu_rig *rig, const char *model, const struct engine *engine)
+static void create(struct cpu_rig *rig, const char *model)
 {
     static const uint8_t rom[256] = { 0x90, 0x0f, 0x0b, 0xcc, 0xf4, 0xeb, 0xfe };
     struct error err = { "" };
@@ -105,7 +105,7 @@ static void create(struct cpu_rig *rig, const char *model, const struct engine *
     fuzz_need(!port_space_add(rig->ports, 0, 0x8000, &io_ops, rig, "io", &err), &err);
     rig->model = cpuid_model_create(model, &rig->clock, 40, 1, &err);
     fuzz_need(rig->model != NULL, &err);
-    rig->cpu = cpu_create(0, rig->model, engine, rig->mem, rig->ports, &rig->clock, &err);
+    rig->cpu = cpu_create(0, rig->model, test_engine(), rig->mem, rig->ports, &rig->clock, &err);
     fuzz_need(rig->cpu != NULL, &err);
     rig->ram = physmem_ram_pointer(rig->mem, 0, CPU_RAM);
     /* Held as pages with code for good: a REP that overwrites itself is then seen after each element however it is
@@ -129,7 +129,7 @@ struct cpu_rig *cpu_rig_get(unsigned model, bool other)
 
     if (!*rig) {
         *rig = calloc(1, sizeof(**rig));
-        create(*rig, models[model % CPU_MODELS], other ? &interp_engine : test_engine());
+        create(*rig, models[model % CPU_MODELS]);
     }
     return *rig;
 }
@@ -585,5 +585,5 @@ bool cpu_rig_attend(struct cpu_rig *rig, bool long_rep)
 
 bool cpu_rig_step(struct cpu_rig *rig)
 {
-    return cpu_rig_attend(rig, true) && test_step(rig->cpu) != STEP_EXIT;
+    return cpu_rig_attend(rig, true) && test_step(rig->cpu, NULL) != STEP_EXIT;
 }

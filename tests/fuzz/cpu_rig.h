@@ -71,7 +71,7 @@ struct cpu_rig {
     uint64_t io_value; /* what devices answer next */
 };
 
-/* Made at first use: 0 the model `max`, then lesser ones; `other`: a second one of the same kind, always interpreted. */
+/* Made at first use: 0 the model `max`, then lesser ones; `other`: a second one of the same kind. */
 struct cpu_rig *cpu_rig_get(unsigned model, bool other);
 void cpu_rig_start(struct cpu_rig *rig, const struct cpu_rig_setup *setup);
 /* Acts on events, wakes the CPU if it halts, executes an instruction and delivers its fault. False: triple fault. */

@@ -1,6 +1,6 @@
 /* A CPU in any mode, with any registers and page tables, executing any bytes: no crash, no hang, the invariants of
  * cpu_check.c, and instructions that fault have done nothing. Or two CPUs, one executing cached blocks, the other
- * single instructions: they must do the same. With EIDOLON_ENGINE=jit the first one, or the only one, is translated.
+ * single instructions: they must do the same. On the engine that EIDOLON_ENGINE names.
  *
  * Input: a header (read_setup), events and pokes (counts in the header), and code. */
 #include <string.h>
@@ -142,18 +142,35 @@ static void happen(struct cpu_rig *rig, const struct event *event)
 
 /* ---- Running ---- */
 
+/* Of the instruction that is about to run; HANDLER_COUNT: it cannot be read. */
+static unsigned handler_at_rip(struct cpu *cpu)
+{
+    gva_t gva = cpu->cpu_rip + (cpu->code_size == CODE64 ? 0 : cpu->segs[SEG_CS].base);
+    struct mmu_target target;
+    struct fault fault;
+    struct insn insn;
+
+    if (cpu->code_size != CODE64)
+        gva = (uint32_t)gva;
+    if ((gva_t)((int64_t)(gva << 16) >> 16) != gva ||
+        mmu_translate(&cpu->mmu, gva, MMU_EXECUTE, cpu->cpl == 3 ? MMU_USER : MMU_SUPERVISOR, &target, &fault) ||
+        !target.host)
+        return HANDLER_COUNT;
+    if (insn_decode(target.host, PAGE_SIZE - (gva & ~PAGE_MASK), cpu->code_size, &insn) != DECODE_OK)
+        return HANDLER_COUNT;
+    return insn.row->handler;
+}
+
 static enum step step_checked(struct cpu_rig *rig, struct cpu_snapshot *snapshot)
 {
     struct cpu *cpu = rig->cpu;
+    unsigned handler = handler_at_rip(cpu);
     enum step step;
 
     cpu_snapshot_take(snapshot, rig);
     step = test_step_no_deliver(cpu);
     if (step == STEP_FAULT) {
-        /* Of a fetch that has faulted, the handler is that of some earlier instruction: then less is checked. */
-        const struct insn_row *row = cpu->engine == &interp_engine ? cpu->interp->single->ops[0].insn.row : NULL;
-
-        cpu_snapshot_check(snapshot, rig, row ? row->handler : HANDLER_COUNT);
+        cpu_snapshot_check(snapshot, rig, handler);
         step = cpu_deliver_exception(cpu);
     }
     return step;
@@ -174,7 +191,7 @@ static enum step run_step(struct cpu_rig *rig, const struct test *test, struct c
     if (block)
         step = test_step_block(cpu, executed);
     else if (test->how & RUN_UNCHECKED)
-        step = test_step(cpu);
+        step = test_step(cpu, executed);
     else
         step = step_checked(rig, snapshot);
     cpu_check_invariants(cpu);
@@ -224,17 +241,17 @@ static uint64_t progress(const struct runner *runner)
 {
     const struct cpu *cpu = runner->rig->cpu;
 
-    return cpu->stats.instructions + cpu->stats.exceptions + cpu->stats.interrupts + runner->executed -
-           runner->repeats;
+    return cpu->stats.instructions + cpu->stats.exceptions + cpu->stats.interrupts + runner->executed - runner->repeats;
 }
 
 static void run(struct runner *runner)
 {
-    uint64_t before = progress(runner);
+    const uint64_t *instructions = &runner->rig->cpu->stats.instructions;
+    uint64_t before = *instructions;
 
     runner->last = run_step(runner->rig, &runner->test, NULL, &runner->executed);
     if (runner->last == STEP_REPEAT)
-        runner->repeats += progress(runner) - before;
+        runner->repeats += *instructions - before;
     runner->steps++;
 }
 

@@ -79,7 +79,7 @@ static void compare_memory(struct report *r, const struct insn_case *test, const
         if (after[0][i] == after[1][i])
             continue;
         report_difference(r, "  memory %llx: before %02x, host %02x, ours %02x\n", (unsigned long long)DATA_BASE + i,
-                   before[i], after[0][i], after[1][i]);
+                          before[i], after[0][i], after[1][i]);
         shown++;
     }
 }

@@ -43,14 +43,15 @@ void compare_outcome(struct report *r, const struct outcome *native, const struc
     char a[64], b[64];
     if (native->vector != emulated->vector || (has_error_code(native->vector) && native->error != emulated->error) ||
         native->cr2 != emulated->cr2)
-        report_difference(r, "  outcome: host %s, ours %s\n", outcome_text(native, a, sizeof(a)), outcome_text(emulated, b, sizeof(b)));
+        report_difference(r, "  outcome: host %s, ours %s\n", outcome_text(native, a, sizeof(a)),
+                          outcome_text(emulated, b, sizeof(b)));
 }
 
 static void compare_word(struct report *r, const char *name, uint64_t before, uint64_t native, uint64_t emulated)
 {
     if (native != emulated)
         report_difference(r, "  %s: before %llx, host %llx, ours %llx\n", name, (unsigned long long)before,
-                   (unsigned long long)native, (unsigned long long)emulated);
+                          (unsigned long long)native, (unsigned long long)emulated);
 }
 
 static void compare_bytes(struct report *r, const char *name, unsigned number, const uint8_t *before,

@@ -44,8 +44,8 @@ struct outcome {
 
 struct native_job {
     size_t case_size, result_size;
-    uint64_t code_base, code_size; /* a clock signal that finds the case here twice: it hangs */
-    void (*setup)(void);           /* in the child, before system calls are forbidden: maps memory */
+    uint64_t code_base, code_size;               /* a clock signal that finds the case here twice: it hangs */
+    void (*setup)(void);                         /* in the child, before system calls are forbidden: maps memory */
     void (*run)(const void *test, void *result); /* in the child */
     void (*died)(void *result);                  /* in the parent: this case killed the child */
 };

@@ -65,8 +65,7 @@ const char *row_skip_reason(const struct insn_row *row, const struct cpuid_model
     const char *reason = row_excluded(row);
     if (!reason)
         reason = host_lacks(row);
-    if (!reason && row->feature != FEATURE_BASE && row->handler != HANDLER_nop &&
-        !cpuid_model_has(model, row->feature))
+    if (!reason && row->feature != FEATURE_BASE && row->handler != HANDLER_nop && !cpuid_model_has(model, row->feature))
         reason = "the CPU model lacks the feature";
     if (!reason &&
         (row->handler == HANDLER_rdfsbase || row->handler == HANDLER_wrfsbase || row->handler == HANDLER_rdgsbase ||

@@ -210,7 +210,9 @@ static void hear_tracking(void *opaque, gpa_t page)
 
 static void listen(struct physmem *mem, struct heard *heard)
 {
-    struct physmem_listener listener = { hear_map, hear_code, hear_tracking, heard };
+    struct physmem_listener listener = {
+        .map_changed = hear_map, .code_written = hear_code, .write_tracking = hear_tracking, .opaque = heard
+    };
 
     physmem_add_listener(mem, &listener);
 }

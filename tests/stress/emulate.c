@@ -16,26 +16,41 @@
 #define KERNEL_GVA 0xffff800000000000ull
 #define STOP_PORT  0xf4
 #define PATTERNS   4
+#define PAGES      (STRESS_MEMORY / PAGE_SIZE)
+#define CODE_PAGES (STRESS_CODE_SIZE / PAGE_SIZE)
 
 enum { /* the kernel's pages */
-    KERNEL_IDT = 0x0000,
-    KERNEL_GDT = 0x1000,
-    KERNEL_TSS = 0x1800,
-    KERNEL_HANDLERS = 0x2000, /* 16 bytes each */
-    KERNEL_STACK = 0x3000,
-    KERNEL_SIZE = 0x4000,
-    KERNEL_CODE_SELECTOR = 0x08,
+       KERNEL_IDT = 0x0000,
+       KERNEL_GDT = 0x1000,
+       KERNEL_TSS = 0x1800,
+       KERNEL_HANDLERS = 0x2000, /* 16 bytes each */
+       KERNEL_STACK = 0x3000,
+       KERNEL_SIZE = 0x4000,
+       KERNEL_CODE_SELECTOR = 0x08,
 };
 
 struct stress_guest {
     struct user_guest guest;
-    uint8_t *memory;
+    uint8_t *memory; /* the pages in guest-physical order */
     uint8_t *patterns[PATTERNS];
     /* The watchdog: notices a run that does not end. */
     pthread_t watchdog;
     _Atomic bool quit, running, hung;
     _Atomic unsigned run_number;
 };
+
+/* Pages that are neighbours for the program are not for the guest's RAM: an access that runs over a page's end without
+ * having been split finds something else. 5 and the number of pages have no common divisor. */
+_Static_assert(PAGES % 5 != 0, "page_number");
+static unsigned page_number(unsigned page)
+{
+    return page * 5 % PAGES;
+}
+
+static uint8_t *page_pointer(const struct stress_guest *g, unsigned page)
+{
+    return g->memory + page_number(page) * PAGE_SIZE;
+}
 
 /* ---- The kernel ---- */
 
@@ -71,8 +86,7 @@ static void make_kernel(struct stress_guest *g)
     write_kernel(g, KERNEL_TSS + 4, &stack, sizeof(stack));
     for (unsigned page = 0; page < KERNEL_SIZE; page += PAGE_SIZE)
         user_guest_map(&g->guest, KERNEL_GVA + page, KERNEL_GPA + page,
-                       USER_GUEST_SUPERVISOR | USER_GUEST_WRITE |
-                           (page == KERNEL_HANDLERS ? USER_GUEST_EXECUTE : 0u));
+                       USER_GUEST_SUPERVISOR | USER_GUEST_WRITE | (page == KERNEL_HANDLERS ? USER_GUEST_EXECUTE : 0u));
     cpu->idtr = (struct table_register){ .base = KERNEL_GVA + KERNEL_IDT, .limit = 0xfff };
     cpu->gdtr = (struct table_register){ .base = KERNEL_GVA + KERNEL_GDT, .limit = 0x0f };
     cpu->tr.base = KERNEL_GVA + KERNEL_TSS;
@@ -83,7 +97,8 @@ static void make_kernel(struct stress_guest *g)
 static void map(struct stress_guest *g, uint64_t address, unsigned size, unsigned offset, unsigned rights)
 {
     for (unsigned page = 0; page < size; page += PAGE_SIZE)
-        user_guest_map(&g->guest, address + page, MEMORY_GPA + offset + page, rights);
+        user_guest_map(&g->guest, address + page,
+                       MEMORY_GPA + page_number((unsigned)((offset + page) / PAGE_SIZE)) * PAGE_SIZE, rights);
 }
 
 static void map_memory(struct stress_guest *g)
@@ -94,6 +109,8 @@ static void map_memory(struct stress_guest *g)
     map(g, STRESS_DATA + STRESS_DATA_SIZE, STRESS_CONST_SIZE, STRESS_CONST_OFFSET, 0);
     map(g, STRESS_DATA_ALIAS, PAGE_SIZE, STRESS_DATA_OFFSET + 2 * PAGE_SIZE, USER_GUEST_WRITE);
     map(g, STRESS_DATA_ALIAS + PAGE_SIZE, PAGE_SIZE, STRESS_DATA_OFFSET, USER_GUEST_WRITE);
+    for (unsigned page = 0; STRESS_HAS_HIGH && page < STRESS_DATA_SIZE; page += PAGE_SIZE)
+        map(g, STRESS_DATA_HIGH + page, PAGE_SIZE, STRESS_STACK_OFFSET - PAGE_SIZE - page, USER_GUEST_WRITE);
     map(g, STRESS_STACK, STRESS_STACK_SIZE, STRESS_STACK_OFFSET, USER_GUEST_WRITE);
     map(g, STRESS_SLOTS, STRESS_SLOTS_SIZE, STRESS_SLOTS_OFFSET, USER_GUEST_WRITE);
 }
@@ -137,7 +154,8 @@ struct stress_guest *stress_guest_create(unsigned l1_entries)
             abort();
         stress_memory(i, g->patterns[i]);
     }
-    memcpy(g->memory, g->patterns[0], STRESS_MEMORY);
+    for (unsigned page = 0; page < PAGES; page++)
+        memcpy(page_pointer(g, page), g->patterns[0] + page * PAGE_SIZE, PAGE_SIZE);
     if (pthread_create(&g->watchdog, NULL, watch, g))
         abort();
     return g;
@@ -168,19 +186,28 @@ void stress_guest_flush(struct stress_guest *g)
 
 /* ---- A run ---- */
 
+/* Code only where it is another: translations of the rest stay good. */
+static void load_code_page(struct stress_guest *g, unsigned page, const uint8_t *code)
+{
+    const uint8_t *now = page_pointer(g, page);
+    unsigned first = 0, last = PAGE_SIZE;
+
+    while (first < last && now[first] == code[first])
+        first++;
+    while (first < last && now[last - 1] == code[last - 1])
+        last--;
+    if (first < last)
+        physmem_write(g->guest.physmem, MEMORY_GPA + page_number(page) * PAGE_SIZE + first, code + first, last - first);
+}
+
 static void load_memory(struct stress_guest *g, const struct stress_case *test)
 {
     const uint8_t *pattern = g->patterns[test->pattern % PATTERNS];
-    uint32_t first = 0, last = STRESS_CODE_SIZE;
 
-    memcpy(g->memory + STRESS_CODE_SIZE, pattern + STRESS_CODE_SIZE, STRESS_CHANGEABLE - STRESS_CODE_SIZE);
-    /* Code only where it is another: translations of the rest stay good. */
-    while (first < last && g->memory[first] == test->code[first])
-        first++;
-    while (first < last && g->memory[last - 1] == test->code[last - 1])
-        last--;
-    if (first < last)
-        physmem_write(g->guest.physmem, MEMORY_GPA + first, test->code + first, last - first);
+    for (unsigned page = 0; page < CODE_PAGES; page++)
+        load_code_page(g, page, test->code + page * PAGE_SIZE);
+    for (unsigned page = CODE_PAGES; page < STRESS_CHANGEABLE / PAGE_SIZE; page++)
+        memcpy(page_pointer(g, page), pattern + page * PAGE_SIZE, PAGE_SIZE);
 }
 
 static void load_state(struct stress_guest *g, const struct machine_state *state)
@@ -255,7 +282,8 @@ static void run_once(struct stress_guest *g, const struct stress_case *test, uns
     cpu_event_clear(cpu, CPU_EVENT_STOP);
     result->outcome.vector = reason == CPU_EXIT_STOPPED ? OUTCOME_HANG : OUTCOME_DIED;
     store_state(g, result);
-    memcpy(result->memory, g->memory, STRESS_CHANGEABLE);
+    for (unsigned page = 0; page < STRESS_CHANGEABLE / PAGE_SIZE; page++)
+        memcpy(result->memory + page * PAGE_SIZE, page_pointer(g, page), PAGE_SIZE);
 }
 
 void stress_guest_run(struct stress_guest *g, const struct stress_case *test, struct stress_results *results)

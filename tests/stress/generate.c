@@ -128,6 +128,41 @@ static void add_indirect_jump(struct generator *g)
     g->program->items[jump].flow_target = here(g);
 }
 
+/* To where no code is: the last thing that happens. */
+static void add_wild_jump(struct generator *g)
+{
+    unsigned reg = pick_free(g);
+    uint64_t targets[] = { rng_below(g->rng, PAGE_SIZE),
+                           1ull << 63 >> rng_below(g->rng, 15),
+                           0x800000000000ull,
+                           ~0ull << 46 | 0x1000,
+                           STRESS_DATA + 0x800,
+                           STRESS_CODE + STRESS_CODE_SIZE,
+                           STRESS_CODE_ALIAS + 0x100 };
+    int64_t slot = (int64_t)(STRESS_SLOTS + 8 * (g->slots++ % 256));
+
+    if (!register_is_free(g, reg))
+        return;
+    add_mov_imm(g, reg, targets[rng_below(g->rng, ARRAY_SIZE(targets))]);
+    unsigned digit = g->has_stack ? 2 + 2 * rng_below(g->rng, 2) : 4; /* call, jmp */
+    switch (rng_below(g->rng, g->has_stack ? 4 : 2)) {
+    case 0:
+        add_reg_reg(g, 0xff, 8, reg, digit)->flow = FLOW_STOP;
+        break;
+    case 1:
+        add_rip(g, 0, 0x89, 8, reg, TARGET_ADDRESS, slot);
+        add_rip(g, 0, 0xff, 4, digit, TARGET_ADDRESS, slot)->flow = FLOW_STOP;
+        break;
+    default: /* push; ret */
+        ADD(g, (uint8_t)(0x40 | (reg >= 8 ? 1 : 0)), (uint8_t)(0x50 | (reg & 7)));
+        if (rng_chance(g->rng, 50))
+            ADD(g, 0xc3)->flow = FLOW_STOP;
+        else
+            ADD(g, 0xc2, (uint8_t)(8 * rng_below(g->rng, 4)), 0)->flow = FLOW_STOP;
+        break;
+    }
+}
+
 /* ---- Loops: what counts is set in front and changed by nothing else; all of it stays or goes together ---- */
 
 struct loop {
@@ -399,11 +434,7 @@ static void pick_weights(struct generator *g)
 {
     static const unsigned weights[][ROW_SORTS] = {
         /* integer, vector, x87, MMX, faulting */
-        { 100, 4, 2, 1, 0 },
-        { 100, 30, 8, 3, 0 },
-        { 50, 100, 5, 5, 0 },
-        { 60, 30, 60, 20, 0 },
-        { 100, 10, 3, 1, 1 },
+        { 100, 4, 2, 1, 0 }, { 100, 30, 8, 3, 0 }, { 50, 100, 5, 5, 0 }, { 60, 30, 60, 20, 0 }, { 100, 10, 3, 1, 1 },
     };
     unsigned kind = rng_below(g->rng, 10);
     memcpy(g->weights, weights[kind < 4 ? 0 : kind < 7 ? 1 : kind < 8 ? 2 : kind < 9 ? 3 : 4], sizeof(g->weights));
@@ -427,8 +458,12 @@ static struct item definer(struct generator *g)
 
     if (rng_chance(g->rng, 60))
         item = *add_reg_reg(g, 0x39, 8, rng_below(g->rng, 16), rng_below(g->rng, 16)); /* cmp */
-    else /* cmp; add or sub of 0 */
-        item = *add_reg_imm(g, rng_chance(g->rng, 50) ? 7 : rng_chance(g->rng, 50) ? 0 : 5, 8, rng_below(g->rng, 16), 0);
+    else                                                                               /* cmp; add or sub of 0 */
+        item = *add_reg_imm(g,
+                            rng_chance(g->rng, 50)   ? 7
+                            : rng_chance(g->rng, 50) ? 0
+                                                     : 5,
+                            8, rng_below(g->rng, 16), 0);
     program->count = count;
     return item;
 }
@@ -445,6 +480,27 @@ static bool define_flags(struct generator *g)
     return true;
 }
 
+/* Moves all of it so that one instruction lies across a page's end: preferably one that is going to be changed. */
+static void straddle(struct program *program, struct rng *rng)
+{
+    unsigned chosen = rng_below(rng, program->count);
+
+    for (unsigned i = 0; i < program->count; i++) {
+        const struct item *item = &program->items[(chosen + i) % program->count];
+        if (item->group && item->fix == FIX_RELATIVE && item->target >= 0 && !item->entry) {
+            chosen = (unsigned)item->target;
+            break;
+        }
+    }
+    const struct item *item = &program->items[chosen];
+    if (item->length < 2)
+        return;
+    uint32_t split = item->offset + 1 + rng_below(rng, item->length - 1u);
+    program->start += (uint32_t)PAGE_SIZE - split % PAGE_SIZE;
+    if (program->start > 3 * PAGE_SIZE)
+        program->start -= PAGE_SIZE;
+}
+
 bool generate_program(struct program *program, uint64_t number, const struct row_choice *choice)
 {
     struct rng rng = { number };
@@ -458,10 +514,17 @@ bool generate_program(struct program *program, uint64_t number, const struct row
     assign_registers(&g);
     pick_weights(&g);
     add_block(&g, budget, 0);
+    if (rng_chance(&rng, 4))
+        add_wild_jump(&g);
     ADD(&g, STRESS_FILLING)->flow = FLOW_STOP;
     add_subroutines(&g);
     ADD(&g, STRESS_FILLING)->flow = FLOW_STOP;
     if (g.sink.length) /* there was too much of it: targets may be missing */
         return false;
-    return define_flags(&g) && program_assemble(program, code);
+    if (!define_flags(&g) || !program_assemble(program, code))
+        return false;
+    if (!rng_chance(&rng, 30))
+        return true;
+    straddle(program, &rng);
+    return program_assemble(program, code);
 }

@@ -63,7 +63,7 @@ static void consume_flags(struct generator *g)
         if (register_is_free(g, REG_RAX)) {
             ADD(g, 0x9f); /* lahf */
             break;
-        } /* fallthrough */
+        }      /* fallthrough */
     default: { /* a branch over an instruction or two */
         struct item *branch = ADD(g, (uint8_t)(0x70 | rng_below(g->rng, 16)), 0);
         unsigned index = (unsigned)(branch - g->program->items);
@@ -84,9 +84,16 @@ static void idiom_flags(struct generator *g)
 {
     unsigned count = 1 + rng_below(g->rng, 3);
 
-    switch (rng_below(g->rng, 4)) {
+    switch (rng_below(g->rng, 7)) {
+    case 6: /* cmp, test of bytes without REX: half of them are AH and its kin */
+        ADD(g, rng_chance(g->rng, 60) ? 0x38 : 0x84, (uint8_t)(0xc0 | rng_below(g->rng, 64)));
+        break;
     case 0:
         add_reg_imm(g, 7, size_4_or_8(g), any_register(g), (int32_t)corner_integer(g->rng)); /* cmp */
+        break;
+    case 4:
+    case 5: /* of any size, AH and its kin too */
+        add_handler(g, WISH_REGISTER, HANDLER_add, HANDLER_neg);
         break;
     case 1:
         add_reg_reg(g, 0x85, size_4_or_8(g), any_register(g), any_register(g)); /* test */
@@ -113,7 +120,10 @@ static void idiom_pointer(struct generator *g)
         return;
     if (rng_chance(g->rng, 70))
         step &= ~15;
-    switch (rng_below(g->rng, 6)) {
+    switch (rng_below(g->rng, 7)) {
+    case 6: /* cmp, test of bytes without REX: half of them are AH and its kin */
+        ADD(g, rng_chance(g->rng, 60) ? 0x38 : 0x84, (uint8_t)(0xc0 | rng_below(g->rng, 64)));
+        break;
     case 0:
         add_reg_imm(g, 0, 8, (unsigned)reg, step);
         break;
@@ -152,7 +162,7 @@ static void idiom_index(struct generator *g)
     if (rng_chance(g->rng, 50)) {
         add_reg_reg(g, 0x89, 4, (unsigned)reg, from);
         add_reg_imm(g, 4, 4, (unsigned)reg, 0x3f); /* and */
-    } else { /* movsx r64, r8; sar r64, 1 */
+    } else {                                       /* movsx r64, r8; sar r64, 1 */
         uint8_t rex = (uint8_t)(0x48 | (reg >= 8 ? 4 : 0) | (from >= 8 ? 1 : 0));
         ADD(g, rex, 0x0f, 0xbe, (uint8_t)(0xc0 | (reg & 7) << 3 | (from & 7)));
         add_reg_reg(g, 0xd1, 8, (unsigned)reg, 7);
@@ -223,6 +233,44 @@ static void idiom_stack(struct generator *g)
     }
     for (unsigned i = 0; i < count; i++)
         add_pop(g, pick_free(g));
+}
+
+/* RSP saved, moved, and put back: what is known about it changes. */
+static void idiom_stack_pointer(struct generator *g)
+{
+    unsigned reg = pick_free(g), kind = rng_below(g->rng, 4);
+    int8_t step = (int8_t)(8 * (rng_below(g->rng, 9) - 4));
+
+    if (!g->has_stack || !register_is_free(g, reg) || g->loop_depth > 1)
+        return;
+    if (kind == 0) {
+        ADD(g, 0x54); /* push rsp */
+        push_something(g);
+        add_pop(g, reg);
+        ADD(g, 0x5c);       /* pop rsp */
+    } else if (kind == 1) { /* lea reg, [rsp + step]; push reg; pop rsp; lea rsp, [rsp - step] */
+        ADD(g, (uint8_t)(0x48 | (reg >= 8 ? 4 : 0)), 0x8d, (uint8_t)(0x44 | (reg & 7) << 3), 0x24, (uint8_t)step);
+        add_push(g, reg);
+        ADD(g, 0x5c);
+        push_something(g);
+        add_pop(g, reg);
+        ADD(g, 0x48, 0x8d, 0x64, 0x24, (uint8_t)-step);
+    } else { /* another stack, for a while; what is in between does not touch reg */
+        uint8_t *kind_of_reg = &g->program->registers[reg].kind;
+        if (kind == 2)
+            add_reg_reg(g, 0x89, 8, reg, REG_RSP); /* mov reg, rsp */
+        else
+            add_mov_imm(g, reg, STRESS_STACK + 0x600 + 8 * rng_below(g->rng, 64));
+        if (kind == 2)
+            add_mov_imm(g, REG_RSP, STRESS_STACK + 0x600 + 8 * rng_below(g->rng, 64));
+        else
+            add_reg_reg(g, 0x87, 8, REG_RSP, reg); /* xchg */
+        *kind_of_reg = REGISTER_TAKEN;
+        push_something(g);
+        add_pop(g, pick_free(g));
+        *kind_of_reg = REGISTER_FREE;
+        add_reg_reg(g, kind == 2 ? 0x89 : 0x87, 8, REG_RSP, reg);
+    }
 }
 
 /* push rbp; mov rbp, rsp; sub rsp, n; accesses; leave */
@@ -412,8 +460,9 @@ static void idiom_gather(struct generator *g)
     item->fix = FIX_RELATIVE;
     item->fix_offset = item->fix_size = 4;
     item->target = TARGET_ADDRESS;
-    item->addend = (int64_t)(STRESS_DATA + STRESS_DATA_SIZE +
-                             (wide ? CONST_INDICES8 + 8 * rng_below(g->rng, 12) : CONST_INDICES4 + 4 * rng_below(g->rng, 24)));
+    item->addend =
+        (int64_t)(STRESS_DATA + STRESS_DATA_SIZE +
+                  (wide ? CONST_INDICES8 + 8 * rng_below(g->rng, 12) : CONST_INDICES4 + 4 * rng_below(g->rng, 24)));
     ADD(g, 0xc4, (uint8_t)(0xc2 | (base >= 8 ? 0 : 0x20)), (uint8_t)((wide ? 0x80 : 0) | (~mask & 15) << 3 | 5),
         (uint8_t)(wide ? 0x91 : 0x90), (uint8_t)(4 | to << 3), (uint8_t)(0x80 | index << 3 | (base & 7)));
 }
@@ -423,10 +472,10 @@ static void idiom_gather(struct generator *g)
 void add_idiom(struct generator *g)
 {
     static void (*const idioms[])(struct generator *) = {
-        idiom_group,   idiom_group,   idiom_group,  idiom_group, idiom_flags,        idiom_flags,
-        idiom_flags,   idiom_pointer, idiom_index,  idiom_stack, idiom_stack,        idiom_frame,
-        idiom_pushf,   idiom_string,  idiom_string, idiom_count, idiom_segment_base, idiom_gather,
-        idiom_partial, idiom_division,
+        idiom_group,   idiom_group,    idiom_group,         idiom_group, idiom_flags,        idiom_flags,
+        idiom_flags,   idiom_pointer,  idiom_index,         idiom_stack, idiom_stack,        idiom_frame,
+        idiom_pushf,   idiom_string,   idiom_string,        idiom_count, idiom_segment_base, idiom_gather,
+        idiom_partial, idiom_division, idiom_stack_pointer,
     };
     idioms[rng_below(g->rng, ARRAY_SIZE(idioms))](g);
 }

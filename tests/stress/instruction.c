@@ -261,6 +261,7 @@ static bool row_allowed_here(struct generator *g, const struct insn_row *row)
 {
     switch (row->handler) {
     case HANDLER_push:
+    case HANDLER_push_seg:
     case HANDLER_pop:
     case HANDLER_pushf: /* the stack stays balanced where that matters */
         return g->has_stack && !g->in_subroutine && !g->loop_depth;

@@ -39,6 +39,8 @@ static void setup(void)
     map(STRESS_DATA + STRESS_DATA_SIZE, STRESS_CONST_SIZE, PROT_READ, fd, STRESS_CONST_OFFSET);
     map(STRESS_DATA_ALIAS, PAGE_SIZE, write, fd, STRESS_DATA_OFFSET + 2 * PAGE_SIZE);
     map(STRESS_DATA_ALIAS + PAGE_SIZE, PAGE_SIZE, write, fd, STRESS_DATA_OFFSET);
+    for (unsigned page = 0; STRESS_HAS_HIGH && page < STRESS_DATA_SIZE; page += PAGE_SIZE)
+        map(STRESS_DATA_HIGH + page, PAGE_SIZE, write, fd, STRESS_STACK_OFFSET - PAGE_SIZE - page);
     map(STRESS_STACK, STRESS_STACK_SIZE, write, fd, STRESS_STACK_OFFSET);
     map(STRESS_SLOTS, STRESS_SLOTS_SIZE, write, fd, STRESS_SLOTS_OFFSET);
     close(fd);

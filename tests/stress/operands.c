@@ -167,7 +167,8 @@ static bool by_segment(const struct wanted *w)
     if (!native_has_fsgsbase())
         return false;
     /* without a base: what is negative is not possible with 32-bit addresses */
-    set_memory(w, index < 0 ? REG_NONE : (unsigned)index, REG_NONE, 0, aligned(w, between(g, index < 0 ? 0 : -256, 1024)));
+    set_memory(w, index < 0 ? REG_NONE : (unsigned)index, REG_NONE, 0,
+               aligned(w, between(g, index < 0 ? 0 : -256, 1024)));
     w->insn->mem.segment = segment;
     w->insn->segment_prefix = (uint8_t)(segment + 1);
     if (index < 0 && rng_chance(g->rng, 15))
@@ -199,10 +200,10 @@ static bool by_code(const struct wanted *w)
     if (w->writes || !g->program->count)
         return false;
     set_memory(w, REG_RIP, REG_NONE, 0, 0);
-    *w->place = (struct place){
-        .fix = FIX_RELATIVE, .fix_size = 4, .target = (int16_t)rng_below(g->rng, g->program->count),
-        .addend = between(g, -2, 3)
-    };
+    *w->place = (struct place){ .fix = FIX_RELATIVE,
+                                .fix_size = 4,
+                                .target = (int16_t)rng_below(g->rng, g->program->count),
+                                .addend = between(g, -2, 3) };
     return true;
 }
 

@@ -133,8 +133,9 @@ static void add_store_and_victim(struct generator *g)
         return;
     for (unsigned half = 0; half < 2; half++) {
         if ((half == 0) != behind) {
-            store = index_of(g, add_store(g, kind == 0 ? (rng_chance(g->rng, 60) ? 4 : 1) : 1, rng_next(g->rng), kind == 0));
-            if (alias) /* what has been fetched is only compared by linear address */
+            store = index_of(g, add_store(g, kind == 0 ? (rng_chance(g->rng, 60) ? 4 : 1) : 1, rng_next(g->rng),
+                                          kind == 0));
+            if (alias)                                   /* what has been fetched is only compared by linear address */
                 ADD(g, 0x0f, 0x01, 0xe8)->group = group; /* serialize */
         } else {
             victim = kind == 0   ? victim_immediate(g)
@@ -160,6 +161,27 @@ static void add_store_and_victim(struct generator *g)
     g->program->items[victim.item].group = group;
 }
 
+/* xor dword [rip + x], imm: only the last of four bytes changes; the others may belong to what comes before it. */
+static void add_wide_store(struct generator *g)
+{
+    uint16_t group = (uint16_t)++g->groups;
+    struct item *store = ADD(g, 0x81, 0x35, 0, 0, 0, 0, 0, 0, 0, (uint8_t)(1 + rng_below(g->rng, 255)));
+    int16_t index = index_of(g, store);
+
+    if (rng_chance(g->rng, 60))
+        add_straight(g, 1 + rng_below(g->rng, 3));
+    struct victim victim = victim_immediate(g);
+    if (index < 0 || victim.item < 0)
+        return;
+    store = &g->program->items[index];
+    store->fix = FIX_RELATIVE;
+    store->fix_offset = 2;
+    store->fix_size = 4;
+    store->target = victim.item;
+    store->addend = victim.offset - 3 + (int64_t)rng_below(g->rng, 2);
+    store->group = g->program->items[victim.item].group = group;
+}
+
 /* Some bytes of code are read and written back. */
 static void add_rewrite(struct generator *g)
 {
@@ -178,8 +200,12 @@ static void add_rewrite(struct generator *g)
 
 void add_selfmod(struct generator *g)
 {
-    if (rng_chance(g->rng, 20))
+    unsigned kind = rng_below(g->rng, 10);
+
+    if (kind < 2)
         add_rewrite(g);
+    else if (kind < 4)
+        add_wide_store(g);
     else
         add_store_and_victim(g);
 }

@@ -22,25 +22,32 @@
  *   SLOTS       1 page read-write: loop counters, addresses of code
  *   CODE_ALIAS  CODE again, without execute
  *   DATA_ALIAS  two pages of DATA again, in the other order
+ *   DATA_HIGH   4 GiB above DATA, its pages in reverse order: where an address goes that is not cut to 32 bits
  */
 #ifndef EIDOLON_TESTS_STRESS_STRESS_H
 #define EIDOLON_TESTS_STRESS_STRESS_H
 
 #include "tests/insn/insn_test.h"
 
-#define STRESS_CODE        0x13572000ull
-#define STRESS_DATA        0x2468a000ull
-#define STRESS_STACK       0x61b4e000ull
-#define STRESS_SLOTS       0x3c9f1000ull
-#define STRESS_CODE_ALIAS  0x2f13d000ull
-#define STRESS_DATA_ALIAS  0x5a3c7000ull
-#define STRESS_CODE_SIZE   0x4000u
-#define STRESS_DATA_SIZE   0x4000u
-#define STRESS_CONST_SIZE  0x1000u /* read-only, behind DATA */
-#define STRESS_STACK_SIZE  0x3000u
-#define STRESS_SLOTS_SIZE  0x1000u
-#define STRESS_FS_BASE     (STRESS_DATA + 0x1200)
-#define STRESS_GS_BASE     (STRESS_DATA + 0x2e40)
+#define STRESS_CODE       0x13572000ull
+#define STRESS_DATA       0x2468a000ull
+#define STRESS_STACK      0x61b4e000ull
+#define STRESS_SLOTS      0x3c9f1000ull
+#define STRESS_CODE_ALIAS 0x2f13d000ull
+#define STRESS_DATA_ALIAS 0x5a3c7000ull
+#ifdef __SANITIZE_ADDRESS__ /* its shadow memory is there; nothing goes there but by mistake */
+#define STRESS_HAS_HIGH 0
+#else
+#define STRESS_HAS_HIGH 1
+#endif
+#define STRESS_DATA_HIGH    (STRESS_DATA + 0x100000000ull)
+#define STRESS_CODE_SIZE    0x4000u
+#define STRESS_DATA_SIZE    0x4000u
+#define STRESS_CONST_SIZE   0x1000u /* read-only, behind DATA */
+#define STRESS_STACK_SIZE   0x3000u
+#define STRESS_SLOTS_SIZE   0x1000u
+#define STRESS_FS_BASE      (STRESS_DATA + 0x1200)
+#define STRESS_GS_BASE      (STRESS_DATA + 0x2e40)
 /* Memory in one piece: as the child's file and the guest's RAM hold it. */
 #define STRESS_DATA_OFFSET  STRESS_CODE_SIZE
 #define STRESS_STACK_OFFSET (STRESS_DATA_OFFSET + STRESS_DATA_SIZE)
@@ -49,13 +56,13 @@
 #define STRESS_CONST_OFFSET STRESS_CHANGEABLE
 #define STRESS_MEMORY       (STRESS_CONST_OFFSET + STRESS_CONST_SIZE)
 /* What fills CODE around the sequence: PUSH ES, invalid in 64-bit mode. Arriving there is how a sequence ends. */
-#define STRESS_FILLING 0x06
+#define STRESS_FILLING      0x06
 
 /* The read-only page: tables of values that may be loaded into special registers, then patterns. */
 enum {
-    CONST_MXCSR = 0x000,   /* 16 dwords */
-    CONST_FCW = 0x040,     /* 16 words */
-    CONST_INDICES4 = 0x80, /* 32 dwords, -32 to 31: for gathers */
+    CONST_MXCSR = 0x000,    /* 16 dwords */
+    CONST_FCW = 0x040,      /* 16 words */
+    CONST_INDICES4 = 0x80,  /* 32 dwords, -32 to 31: for gathers */
     CONST_INDICES8 = 0x100, /* 16 qwords */
     CONST_PATTERN = 0x180,
 };
@@ -69,7 +76,7 @@ enum {
 /* How some bytes of an item depend on where other items are. */
 enum fix_kind {
     FIX_NONE,
-    FIX_BRANCH,   /* distance from the end of this item to the target */
+    FIX_BRANCH, /* distance from the end of this item to the target */
     FIX_RELATIVE, /* the same, of 4 bytes, in a RIP-relative operand: also to what is not an item (target == TARGET_ADDRESS) */
     FIX_ABSOLUTE, /* the target's address */
 };
@@ -87,7 +94,7 @@ struct item {
     int16_t flow_target; /* of BRANCH, JUMP, CALL */
     uint16_t group;      /* items with the same one, if not 0, are dropped together */
     bool dropped;
-    bool entry; /* the fix's target is where something will jump to */
+    bool entry;                                          /* the fix's target is where something will jump to */
     uint32_t flags_read, flags_written, flags_undefined; /* as in the table */
     uint32_t offset;                                     /* in CODE, after program_assemble */
     uint32_t undefined;                                  /* flags that may be undefined before it */
@@ -181,7 +188,7 @@ bool generate_program(struct program *program, uint64_t number, const struct row
 
 bool register_is_free(const struct generator *g, unsigned reg);
 int pick_register(struct generator *g, enum register_kind kind); /* -1: there is none */
-unsigned pick_free(struct generator *g);                          /* free, or RAX if none is */
+unsigned pick_free(struct generator *g);                         /* free, or RAX if none is */
 /* Adds an item of these bytes; flags and flow come from the table. If there is no room, it goes nowhere. */
 struct item *add_bytes(struct generator *g, const uint8_t *bytes, unsigned length);
 #define ADD(g, ...) add_bytes(g, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))

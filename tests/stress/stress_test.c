@@ -20,7 +20,7 @@
 #include "tests/stress/stress.h"
 
 #define BATCH         32
-#define DEFAULT_CASES 50000
+#define DEFAULT_CASES 30000
 #define DEFAULT_SEED  0x57e55
 #define FLUSH_EVERY   512 /* cases: what is cached goes now and then */
 #define TEXT_SIZE     16384
@@ -229,7 +229,8 @@ static void run_cases(struct stress *s, uint64_t cases)
 
 static void report(const struct stress *s)
 {
-    fprintf(stderr, "tests/stress (%s, TLB limit %u): %llu sequences, %llu runs, %.1f instructions each, %llu ran to the end",
+    fprintf(stderr,
+            "tests/stress (%s, TLB limit %u): %llu sequences, %llu runs, %.1f instructions each, %llu ran to the end",
             engine_name(), s->l1_entries, (unsigned long long)s->total.cases, (unsigned long long)s->total.runs,
             (double)s->total.items / (double)MAX(s->total.cases, 1ull), (unsigned long long)s->total.ended);
     for (unsigned i = 0; i < ARRAY_SIZE(s->total.vectors); i++)

@@ -247,6 +247,15 @@ static void liveness(void)
         flag_readers("return-target", name,
                      CODE("call 1f; xor eax, eax; lea eax, [rax+0x40]; jmp 2f; 1: stc; mov rdx, [rbx]; ret; 2:"), USER,
                      patch);
+        /* flags that could be made again, and a block that ends by its length alone */
+        flag_readers("long-block", name,
+                     CODE("mov ecx, 3; cmp ecx, 5; mov rdx, [rbx]; .rept 300; nop; .endr; mov [rbx+16], rdx; xor eax, "
+                          "eax; lea eax, [rax+0x40]"),
+                     USER, patch);
+        flag_readers("long-block-of-loads", name,
+                     CODE("mov ecx, 3; cmp ecx, 5; .rept 100; mov rdx, [rbx+8]; .endr; xor eax, eax; lea eax, "
+                          "[rax+0x40]"),
+                     KERNEL, patch);
         flag_readers(
             "indirect-target", name,
             CODE("lea rdi, [rip+1f]; stc; mov [rbx+16], rdi; jmp [rbx+16]; hlt; 1: xor eax, eax; lea eax, [rax+0x40]"),
@@ -255,18 +264,21 @@ static void liveness(void)
 }
 
 /* The same across a page end, where the second page changes by its page table alone. */
-static void liveness_across_pages(void)
+static void liveness_across_pages(const char *name, struct code code)
 {
-    begin("soundness-09-next-page-remapped");
-    put_code(FRAME_A + PAGE - 8, CODE("stc; mov rdx, [rbx]; mov [rbx+16], rdx"));
+    word length = put_code(CODE_FRAME, code), start = PAGE - length;
+
+    begin(name);
+    for (word i = 0; i < length; i++)
+        FRAME8(FRAME_A)[start + i] = FRAME8(CODE_FRAME)[i];
     put_code(FRAME_1, CODE("xor eax, eax; lea eax, [rax+0x40]"));
     put_code(FRAME_2, CODE("sbb eax, eax; lea eax, [rax+0x40]"));
     map_borders();
     for (unsigned i = 0; i < 8; i++) {
         map(PAGE_B, i & 1 ? FRAME_2 : FRAME_1, P | W | U);
         invalidate(PAGE_B);
-        say(" %x", AGAIN(USER, .rip = PAGE_A + PAGE - 8, .rbx = UDATA, .rax = 0).rax);
-        say(":%x", AGAIN(USER, .rip = OTHER + PAGE - 8, .rbx = UDATA, .rax = 0).rax);
+        say(" %x", AGAIN(USER, .rip = PAGE_A + start, .rbx = UDATA, .rax = 0).rax);
+        say(":%x", AGAIN(USER, .rip = OTHER + start, .rbx = UDATA, .rax = 0).rax);
     }
     done();
 }
@@ -505,7 +517,9 @@ void cases(void)
 {
     all_borders();
     liveness();
-    liveness_across_pages();
+    liveness_across_pages("soundness-09-next-page-remapped", CODE("stc; mov rdx, [rbx]; mov [rbx+16], rdx"));
+    liveness_across_pages("soundness-09-next-page-remapped-compare",
+                          CODE("mov ecx, 3; cmp ecx, 5; mov rdx, [rbx]; mov [rbx+16], rdx"));
     thousand_views();
     moving_tables();
     modification();

@@ -23,9 +23,9 @@ struct region {
 
 enum { MAX_REGIONS = 7, MAX_STEPS = 10, RUNS = 4 };
 
-/* PUSH and POP only beside accesses off RSP; MOVE: LEA of the base itself, a little further; COMPARE, ADD: registers
- * only, for the flags */
-enum kind { LOAD, STORE, ADD_TO_MEMORY, ADC_FROM_MEMORY, MOVE, PUSH, POP, COMPARE, ADD };
+/* PUSH and POP only beside accesses off RSP; MOVE: LEA of the base itself, a little further; from
+ * COMPARE on: registers only, for the flags */
+enum kind { LOAD, STORE, ADD_TO_MEMORY, ADC_FROM_MEMORY, MOVE, PUSH, POP, COMPARE, ADD, SUB, SBB, AND, INC };
 
 struct step {
     enum kind kind;
@@ -154,10 +154,12 @@ static u64 add(struct machine *m, u64 a, u64 b, int carry, unsigned size)
     return sum;
 }
 
-static void compare(struct machine *m, u64 a, u64 b, unsigned size)
+static u64 subtract(struct machine *m, u64 a, u64 b, int borrow, unsigned size)
 {
-    add(m, a, ~b, 1, size);
+    u64 difference = add(m, a, ~b, !borrow, size);
+
     m->carry = !m->carry;
+    return difference;
 }
 
 static void write_reg(struct machine *m, const struct step *s, u64 value)
@@ -167,6 +169,34 @@ static void write_reg(struct machine *m, const struct step *s, u64 value)
     m->regs[s->reg] = s->size == 4 ? (u32)value : (m->regs[s->reg] & ~mask) | (value & mask);
 }
 
+/* Two registers; the second is `index`. */
+static void model_registers(struct machine *m, const struct step *s)
+{
+    u64 a = m->regs[s->reg], b = m->regs[s->index];
+    int carry = m->carry;
+
+    switch (s->kind) {
+    case COMPARE:
+        subtract(m, a, b, 0, s->size);
+        break;
+    case ADD:
+        write_reg(m, s, add(m, a, b, 0, s->size));
+        break;
+    case SUB:
+        write_reg(m, s, subtract(m, a, b, 0, s->size));
+        break;
+    case SBB:
+        write_reg(m, s, subtract(m, a, b, carry, s->size));
+        break;
+    case AND:
+        write_reg(m, s, add(m, a & b, 0, 0, s->size));
+        break;
+    default: /* INC keeps CF */
+        write_reg(m, s, add(m, a, 1, 0, s->size));
+        m->carry = carry;
+    }
+}
+
 static int model_step(const struct world *w, struct machine *m, const struct step *s)
 {
     u64 va = address(w, m, s);
@@ -174,12 +204,8 @@ static int model_step(const struct world *w, struct machine *m, const struct ste
     int first = find(w, va), last = find(w, va + s->size - 1);
     unsigned regions = (first >= 0 ? 1u << first : 0) | (last >= 0 ? 1u << last : 0);
 
-    if (s->kind == COMPARE) {
-        compare(m, m->regs[s->reg], m->regs[s->index], s->size);
-        return 0;
-    }
-    if (s->kind == ADD) {
-        write_reg(m, s, add(m, m->regs[s->reg], m->regs[s->index], 0, s->size));
+    if (s->kind >= COMPARE) {
+        model_registers(m, s);
         return 0;
     }
     if (s->kind == MOVE) {
@@ -228,6 +254,19 @@ static void model(const struct world *w, struct machine *m, const struct step *s
 
 /* ---- The real thing ---- */
 
+static void emit_registers(struct emitter *e, const struct step *s)
+{
+    static const u8 opcodes[] = { [COMPARE] = 0x38, [ADD] = 0, [SUB] = 0x28, [SBB] = 0x18, [AND] = 0x20, [INC] = 0xfe };
+    unsigned rex = (s->size == 8) << 3 | (s->kind == INC ? 0 : s->index >> 3) << 2 | s->reg >> 3;
+
+    if (s->size == 2)
+        emit8(e, 0x66);
+    if (rex)
+        emit8(e, 0x40 | rex);
+    emit8(e, opcodes[s->kind] | (s->size > 1));
+    emit8(e, 0xc0 | (s->kind == INC ? 0 : s->index & 7) << 3 | (s->reg & 7));
+}
+
 static void emit_step(const struct world *w, struct emitter *e, struct step *s)
 {
     static const u8 opcodes[] = { 0x8a, 0x88, 0x00, 0x12, 0x8c };
@@ -240,14 +279,8 @@ static void emit_step(const struct world *w, struct emitter *e, struct step *s)
         emit8(e, (s->kind == PUSH ? 0x50 : 0x58) | (s->reg & 7));
         return;
     }
-    if (s->kind == COMPARE || s->kind == ADD) { /* two registers: the second is `index` */
-        if (s->size == 2)
-            emit8(e, 0x66);
-        rex = (s->size == 8) << 3 | (s->index >> 3) << 2 | s->reg >> 3;
-        if (rex)
-            emit8(e, 0x40 | rex);
-        emit8(e, (s->kind == COMPARE ? 0x38 : 0) | (s->size > 1));
-        emit8(e, 0xc0 | (s->index & 7) << 3 | (s->reg & 7));
+    if (s->kind >= COMPARE) {
+        emit_registers(e, s);
         return;
     }
     if (s->kind == MOVE) {
@@ -284,7 +317,7 @@ static unsigned make_steps(const struct world *w, struct step *steps, unsigned c
         s->size = 1u << (r >> 8) % (compat(w) ? 3 : 4);
         s->reg = compat(w) ? regs32[(r >> 16) % sizeof(regs32)] : regs64[(r >> 16) % sizeof(regs64)];
         if ((r >> 48) % 4 == 0) {
-            s->kind = (r >> 50) % 2 ? COMPARE : ADD;
+            s->kind = COMPARE + (r >> 56) % 6;
             s->index = compat(w) ? regs32[(r >> 52) % sizeof(regs32)] : regs64[(r >> 52) % sizeof(regs64)];
             continue;
         }
@@ -504,6 +537,17 @@ static void set_wrap_regions(struct world *w)
     }
 }
 
+/* All regions present, numbered eight bytes by eight. */
+static void set_user_views(const struct world *w)
+{
+    set_regions(w);
+    for (unsigned i = 0; i < w->region_count; i++)
+        for (unsigned at = 0; at < PAGE / 8; at++)
+            FRAME64(w->regions[i].pa)[at] = 0x1000 * (i + 1) + at;
+    for (unsigned at = 0; at < 32; at++)
+        FRAME64(UDATA_FRAME)[at] = 0x9900 + at;
+}
+
 static void wrapping(void)
 {
     struct world w = { .narrow = 1, .edge = BIT(32), .spread = 40 };
@@ -520,6 +564,40 @@ static void wrapping(void)
     w.name = "soundness-02-random-groups-address-size-prefix-fs";
     w.segment_base = 0x40;
     run_world(&w, 250);
+}
+
+/* What else has 32-bit addresses: string instructions, counters, RIP, absolute addresses, and the stack of
+ * compatibility mode. */
+static void other_forms(void)
+{
+    struct world w = { 0 };
+
+#define NARROW(name, how, text, ...)                                                                                   \
+    HOT("soundness-02-" name, how, (set_wrap_regions(&w), set_user_views(&w)), text, ##__VA_ARGS__)
+    NARROW("rep-movs-wraps", USER, "mov esi, 0xfffffff8; .byte 0x67; rep movsb; mov rax, [r8]; mov rdx, [r8+8]",
+           .rdi = UDATA, .rcx = 0x500000010, .r8 = UDATA);
+    NARROW("rep-stos-wraps", USER, "mov edi, 0xfffffff0; .byte 0x67; rep stosd; mov rax, [r8]; mov rdx, [r8-8]",
+           .rcx = 8, .r8 = 0x10, .rax = 0x5151);
+    NARROW("lods-keeps-32-bits", USER, ".byte 0x67; lodsd", .rsi = 0xabc00000010);
+    NARROW("xlat", USER, ".byte 0x67; xlatb", .rbx = 0x7ffffffff, .rax = 0x11);
+    NARROW("loop", USER, "xor eax, eax; 1: inc eax; .byte 0x67; loop 1b", .rcx = 0x100000003);
+    NARROW("jecxz", USER,
+           "mov eax, 1; jecxz 1f; mov eax, 2; 1: mov edx, eax; jrcxz 2f; mov edx, 3; 2:", .rcx = BIT(32));
+    NARROW("eip-relative", USER, "mov eax, [eip+1f]; jmp 2f; 1: .long 0x12345678; 2: lea rcx, [eip+1b]", .rax = 0);
+    NARROW("absolute-64", USER, "movabs rax, [0x40050010]; movabs [0x40050018], eax; mov rcx, [rbx]",
+           .rbx = UDATA + 24);
+    NARROW("absolute-32", USER,
+           ".byte 0x67, 0xa1, 0xfc, 0xff, 0xff, 0xff; mov ecx, eax; .byte 0x67, 0x48, 0xa1; .long "
+           "0xfffffff0");
+    NARROW("absolute-sign-extended", KERNEL, "mov rax, [0xfffffffffffffff0]; mov ecx, ds:[0x10]");
+    NARROW("maskmovdqu", USER, "pcmpeqd xmm1, xmm1; movq xmm0, rax; .byte 0x67; maskmovdqu xmm0, xmm1; mov rcx, [r8]",
+           .rdi = 0x300000000ul | UDATA, .rax = 0x66, .r8 = UDATA);
+    set_wrap_regions(&w);
+    set_user_views(&w);
+    TRY32("soundness-02-stack-wraps-compatibility", USER32,
+          "mov ebx, esp; mov esp, 8; push eax; push ecx; push edx; mov esi, esp; pop eax; pop ecx; pop edx; mov edi, "
+          "esp; "
+          "mov esp, ebx");
 }
 
 static void compatibility(void)
@@ -547,5 +625,6 @@ void cases(void)
 {
     page_ends();
     wrapping();
+    other_forms();
     compatibility();
 }

@@ -284,6 +284,46 @@ static void byte_registers(void)
         .rbx = UDATA);
 }
 
+/* Stack instructions with other operand sizes and operands than usual. */
+static void stack_operands(void)
+{
+    HOT("soundness-19-push-16-bits", USER, ,
+        "mov r8, rsp; push ax; push cx; mov edx, [rsp]; pop bx; pop si; sub r8, rsp", .rax = 0x1111222233334444,
+        .rcx = 0x5555666677778888, .rsi = 0x9999aaaabbbbcccc);
+    HOT("soundness-19-push-16-bit-immediate", USER, ,
+        "mov r8, rsp; .byte 0x66, 0x68, 0x34, 0x12; .byte 0x66, 0x6a, 0xff; sub "
+        "r8, rsp; pop rax; .byte 0x66; push fs; pop cx",
+        .hide = 0);
+    HOT("soundness-19-push-immediates", USER, ,
+        "push -1; push 0x7fffffff; push -0x80000000; pop rax; pop rcx; pop rdx");
+    HOT("soundness-19-push-rsp", USER, ,
+        "mov r8, rsp; push rsp; pop rax; sub rax, r8; push rax; push rsp; mov rcx, [rsp]; "
+        "sub rcx, rsp; add rsp, 16; push [rsp-8]; pop rdx; sub rdx, r8",
+        .hide = 1 << 8);
+    HOT("soundness-19-pop-rsp", USER, ,
+        "mov r8, rsp; lea rax, [rsp-0x40]; push rax; pop rsp; sub rsp, r8; mov rcx, rsp; mov "
+        "rsp, r8",
+        .hide = 1 | 1 << 8);
+    HOT("soundness-19-pop-memory-off-rsp", USER, ,
+        "mov r8, rsp; push 5; push 6; push 7; pop [rsp]; pop rax; pop rcx; push 8; "
+        "pop [rsp+8]; mov rdx, [rsp+8]; mov rsp, r8",
+        .hide = 1 << 8);
+    HOT("soundness-19-push-memory", USER, fill(UDATA_FRAME, 0x5a, 64),
+        "push [rbx]; .byte 0x66; push [rbx+8]; pop ax; pop rcx; "
+        "push [rbx+rdx*8]; pop [rbx+16]; mov rsi, [rbx+16]",
+        .rbx = UDATA, .rdx = 4);
+    HOT("soundness-19-leave-and-enter", USER, ,
+        "mov r8, rsp; enter 32, 0; mov [rbp-8], rax; mov rcx, [rsp+24]; leave; enter "
+        "16, 3; mov rdx, rsp; leave; sub rdx, rsp; .byte 0x66; push bp; .byte 0x66; pop bp; sub r8, rsp",
+        .rbp = USTACK_TOP - 0x100);
+    HOT("soundness-19-rsp-arithmetic", USER, ,
+        "mov r8, rsp; and rsp, -64; mov rax, rsp; neg rsp; mov rcx, rsp; xchg rsp, rdx; "
+        "lea rsp, [rdx+rdx*2]; cmp rsp, rdx; imul rsi, rsp, 3; bswap esp; movzx edi, spl; mov rsp, r8; sub rax, r8; "
+        "add rcx, "
+        "r8",
+        .hide = 1 << 2 | 1 << 6 | 1 << 7 | 1 << 8);
+}
+
 /* ---- Line 18: masked accesses ---- */
 
 struct masked {
@@ -547,6 +587,7 @@ static void vendors(void)
 void cases(void)
 {
     byte_registers();
+    stack_operands();
     masked_accesses();
     alignment();
     locked("soundness-18-locked-across", P | W | U);
