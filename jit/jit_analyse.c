@@ -14,16 +14,25 @@
 
 /* ---- Values ---- */
 
-enum { NAME_RIP = 16, NAME_FS, NAME_GS, NAME_FIRST };
+enum { NAME_RIP = 16, NAME_FS, NAME_GS, NAME_ZERO, NAME_FIRST };
 
 struct value {
     uint16_t name;
     int64_t offset;
 };
 
+/* Names of sums base + index * scale, while the parts keep theirs. */
+#define SUMS_MAX 16
+struct sum {
+    uint16_t base, index, name;
+    uint8_t scale;
+};
+
 struct values {
     struct value of[16];
     uint16_t next_name;
+    struct sum sums[SUMS_MAX];
+    unsigned sum_count;
 };
 
 static void value_new(struct values *v, unsigned reg)
@@ -118,6 +127,26 @@ static void values_step(struct values *v, const struct tinsn *i)
 
 #define GROUP_SPAN_MAX 256
 
+static bool value_of_sum(struct values *v, const struct insn *insn, struct value *result)
+{
+    struct value base = insn->mem.base < 16 ? v->of[insn->mem.base] : (struct value){ NAME_ZERO, 0 };
+    struct value index = v->of[insn->mem.index];
+
+    *result = (struct value){ 0, base.offset + (int64_t)((uint64_t)index.offset << insn->mem.scale) + insn->mem.disp };
+    for (unsigned n = 0; n < v->sum_count; n++) {
+        const struct sum *sum = &v->sums[n];
+        if (sum->base == base.name && sum->index == index.name && sum->scale == insn->mem.scale) {
+            result->name = sum->name;
+            return true;
+        }
+    }
+    if (v->sum_count == SUMS_MAX)
+        return false;
+    v->sums[v->sum_count++] = (struct sum){ base.name, index.name, v->next_name, insn->mem.scale };
+    result->name = v->next_name++;
+    return true;
+}
+
 struct access {
     struct value value;
     unsigned size;
@@ -125,7 +154,7 @@ struct access {
 };
 
 /* The access of an instruction that could share a check. */
-static bool access_of(const struct translation *t, const struct values *v, const struct tinsn *i, struct access *a)
+static bool access_of(struct values *v, const struct tinsn *i, struct access *a)
 {
     const struct insn *insn = &i->insn;
 
@@ -152,23 +181,25 @@ static bool access_of(const struct translation *t, const struct values *v, const
     default:
         return false;
     }
-    if (!i->has_memory || insn->address_size != 8 || insn->mem.index != REG_NONE || i->memory_size > 64)
+    if (!i->has_memory || insn->address_size != 8 || i->memory_size > 64)
         return false;
     *a = (struct access){ { 0, insn->mem.disp }, i->memory_size, i->memory_access & ACCESS_W };
     if (insn->mem.segment >= SEG_FS) {
-        if (insn->mem.base != REG_NONE)
+        if (insn->mem.base != REG_NONE || insn->mem.index != REG_NONE)
             return false;
         a->value.name = insn->mem.segment == SEG_FS ? NAME_FS : NAME_GS;
     } else if (insn->mem.base == REG_RIP) {
         a->value.name = NAME_RIP;
         a->value.offset += i->page_offset + insn->length;
+    } else if (insn->mem.index < 16) {
+        if (!value_of_sum(v, insn, &a->value))
+            return false;
     } else if (insn->mem.base < 16) {
         a->value = v->of[insn->mem.base];
         a->value.offset += insn->mem.disp;
     } else {
         return false;
     }
-    (void)t;
     return a->value.offset > INT32_MIN / 2 && a->value.offset < INT32_MAX / 2;
 }
 
@@ -177,16 +208,18 @@ struct open_group {
     uint8_t group;
 };
 
-static bool joins(const struct group *g, const struct access *a)
+/* A write may join a group that begins with a read if nothing between them leaves the block: then it will be made, and the page is
+ * writable and dirty the next time. (Else the group's check would fail for ever on pages that are only read.) */
+static bool joins(const struct group *g, const struct access *a, unsigned last_exit)
 {
     int64_t low = MIN(g->low, a->value.offset), high = MAX(g->high, a->value.offset + a->size);
-    return high - low <= GROUP_SPAN_MAX && (g->write || !a->write);
+    return high - low <= GROUP_SPAN_MAX && (g->write || !a->write || g->first >= last_exit);
 }
 
 static void find_groups(struct translation *t)
 {
     struct open_group open[BLOCK_MAX_INSNS];
-    unsigned open_count = 0;
+    unsigned open_count = 0, last_exit = 0;
     struct values v = { .next_name = NAME_FIRST };
 
     t->group_count = 0;
@@ -195,9 +228,9 @@ static void find_groups(struct translation *t)
     for (unsigned n = 0; n < t->count; n++) {
         struct tinsn *i = &t->insns[n];
         struct access a;
-        if (access_of(t, &v, i, &a)) {
+        if (access_of(&v, i, &a)) {
             unsigned k = 0;
-            while (k < open_count && !(open[k].name == a.value.name && joins(&t->groups[open[k].group], &a)))
+            while (k < open_count && !(open[k].name == a.value.name && joins(&t->groups[open[k].group], &a, last_exit)))
                 k++;
             if (k == open_count) {
                 t->groups[t->group_count] = (struct group){ .low = (int32_t)a.value.offset,
@@ -213,9 +246,13 @@ static void find_groups(struct translation *t)
             g->count++;
             i->group = open[k].group;
             i->group_offset = (int32_t)a.value.offset;
-            if (a.write && !g->write) /* cannot be: joins() */
+            if (a.write && !g->write) {
                 g->write = true;
+                t->insns[g->first].first_reads = true;
+            }
         }
+        if (i->kind == KIND_JCC || i->kind == KIND_LOOP)
+            last_exit = n + 1;
         values_step(&v, i);
         if (ends_groups(i))
             open_count = 0;
@@ -346,29 +383,55 @@ static bool has_own_check(const struct tinsn *i)
     return (stack || i->has_memory) && (i->group == NO_SLOT || i->group_leader);
 }
 
+/* What it costs, in instructions of the host's inner kind, to keep the flags through the checks from `at` to where they are next
+ * set or needed: by checks that do not touch them, or by saving them once. */
+enum { COST_KEEPING_CHECK = 5, COST_SAVE = 6, COST_RESTORE = 8 };
+
+static bool saving_pays(const struct translation *t, unsigned at)
+{
+    unsigned checks = 0, restore = COST_RESTORE;
+
+    for (unsigned n = at; n < t->count; n++) {
+        const struct tinsn *i = &t->insns[n];
+        checks += has_own_check(i);
+        if (needs_flags(i))
+            break;
+        if (i->flags_set == FLAGS_ARITH) {
+            restore = 0;
+            break;
+        }
+    }
+    return COST_SAVE + restore < checks * COST_KEEPING_CHECK;
+}
+
 static void plan_flags(struct translation *t)
 {
-    bool in_host = true;
+    bool in_host = true, saved = false;
     unsigned source = 0;
     uint16_t registers = 0; /* not 0: `source` can be worked out */
 
     for (unsigned n = 0; n < t->count; n++) {
         struct tinsn *i = &t->insns[n];
-        if (has_own_check(i)) {
-            if (!in_host)
+        if (has_own_check(i) && in_host) {
+            if (registers && clobber_allowed(t, n, source, registers)) {
                 i->can_clobber = true;
-            else if (registers && clobber_allowed(t, n, source, registers)) {
-                i->can_clobber = true;
-                in_host = false;
+            } else if (saving_pays(t, n)) {
+                i->can_clobber = i->save_flags = saved = true;
+                registers = 0;
             }
+            in_host = !i->can_clobber;
+        } else if (has_own_check(i)) {
+            i->can_clobber = true;
         }
-        i->flags_source = in_host ? 0 : (uint8_t)(source + 1);
+        i->flags_source = in_host ? 0 : saved ? FLAGS_SAVED : (uint8_t)(source + 1);
         if (!in_host && (needs_flags(i) || (i->flags_set != FLAGS_ARITH && (i->writes & registers)))) {
             i->restore_flags = true;
             in_host = true;
+            saved = false;
         }
         if (i->flags_set == FLAGS_ARITH) {
             in_host = true;
+            saved = false;
             source = n;
             registers = replay_registers(i);
         } else if (i->flags_changed || i->kind >= KIND_CALL || (i->writes & registers)) {
@@ -376,7 +439,7 @@ static void plan_flags(struct translation *t)
         }
     }
     t->stale_at_end = !in_host;
-    t->stale_source = (uint8_t)source;
+    t->stale_source = saved ? FLAGS_SAVED : (uint8_t)(source + 1);
 }
 
 void translation_analyse(struct translation *t)

@@ -276,7 +276,7 @@ static void push_return_address(struct translation *t, struct tinsn *i)
     unsigned rsp = host_of_guest[REG_RSP];
 
     if (i->restore_flags) /* while rsp is what it was: it may be an operand */
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     emit_load(e, T1, host_at(&t->jit->vpage));
     if (t->code64) {
         emit_lea(e, T1, host_base(T1, offset));
@@ -421,7 +421,7 @@ static void emit_ret(struct translation *t, struct tinsn *i)
     struct host_operand m = emit_stack_access(t, i, 0, size, false, false);
 
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     if (t->code64) {
         emit_load(e, T0, m);
         emit_lea(e, rsp, host_base(rsp, released));
@@ -452,14 +452,14 @@ void emit_control(struct translation *t, struct tinsn *i)
     case KIND_JMP_INDIRECT:
         load_target(t, i);
         if (i->restore_flags)
-            emit_flags_again(t, i->flags_source - 1u);
+            emit_flags_again(t, i->flags_source);
         emit_leave_indirect(t, false);
         return;
     default:
         break;
     }
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     if (i->kind == KIND_JCC)
         emit_conditional(t, i);
     else if (i->kind == KIND_LOOP)
@@ -505,7 +505,7 @@ static void emit_push(struct translation *t, struct tinsn *i)
     }
     struct host_operand m = emit_stack_access(t, i, -size, (unsigned)size, true, o->kind != OPERAND_IMM);
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     if (o->kind == OPERAND_IMM) {
         unsigned rex = (t->code64 ? 8u : 0u) | host_operand_rex(&m);
         if (rex)
@@ -536,7 +536,7 @@ static void emit_pop(struct translation *t, struct tinsn *i)
     unsigned host = is_pinned(to) ? host_of_guest[to] : T0;
 
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     if (t->code64)
         emit_load(e, host, m);
     else
@@ -555,7 +555,7 @@ static void emit_leave(struct translation *t, struct tinsn *i)
     struct host_operand m = emit_stack_access(t, i, 0, (unsigned)size, false, false);
 
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     if (t->code64) {
         emit_load(e, T0, m);
         emit_lea(e, rsp, host_base(rbp, size));
@@ -583,7 +583,7 @@ void emit_helper(struct translation *t, struct tinsn *i)
     struct jit *jit = t->jit;
 
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     const uint8_t *stub = emit_here(&jit->cold) + sizeof(struct stub_info);
     const uint8_t *thunk = system_thunk(t, i);
     if (thunk) {

@@ -99,7 +99,7 @@ static bool group_has_alternative(const struct translation *t)
 
     if (t->mode & MODE_SINGLE || !links_left(t))
         return false;
-    return !i->flags_source || can_execute_again(&t->insns[i->flags_source - 1]);
+    return !i->flags_source || i->flags_source == FLAGS_SAVED || can_execute_again(&t->insns[i->flags_source - 1]);
 }
 
 void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk)
@@ -113,11 +113,12 @@ void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, u
         .insn = (uint8_t)t->current,
         .kind = (uint8_t)kind,
         .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : 0,
-        .falling = t->falling,
+        .options = t->falling ? STUB_FALLING : 0,
     };
     if (kind == STUB_GROUP_READ || kind == STUB_GROUP_WRITE) {
         info.group_first = (int16_t)(i->group_offset - t->groups[i->group].low);
-        info.has_alternative = group_has_alternative(t);
+        info.options |= group_has_alternative(t) ? STUB_HAS_ALTERNATIVE : 0;
+        info.options |= i->first_reads ? STUB_FIRST_READS : 0;
     }
     emit_bytes(e, &info, sizeof(info));
     emit_call(e, thunk);
@@ -130,7 +131,7 @@ static void emit_alternative(struct translation *t)
 
     if (i->flags_source) { /* out of line this time */
         *hot = *cold;
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
         *cold = *hot;
         *hot = saved;
     }

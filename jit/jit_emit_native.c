@@ -304,7 +304,7 @@ void emit_native(struct translation *t, struct tinsn *i)
         p.free[p.free_count++] = T0;
     }
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     if (rcx) {
         emit_mov_rr(e, HOST_RCX, host_of_guest[REG_RCX]);
     } else if (i->high_byte) {
@@ -332,9 +332,24 @@ void emit_native(struct translation *t, struct tinsn *i)
         emit_mov_rr(e, host_of_guest[REG_RCX], HOST_RCX);
 }
 
+static void emit_saved_flags(struct translation *t)
+{
+    struct jit *jit = t->jit;
+    struct emitter *e = &jit->hot;
+
+    emit_store(e, host_at(&jit->rax), HOST_RAX);
+    emit_load32(e, HOST_RAX, host_at(&jit->saved_flags));
+    emit_bytes(e, "\x86\xe0\x24\x08\x04\x78\x9e", 7); /* xchg al, ah; and al, OF; add al, 0x78; sahf */
+    emit_load(e, HOST_RAX, host_at(&jit->rax));
+}
+
 void emit_flags_again(struct translation *t, unsigned source)
 {
-    const struct tinsn *i = &t->insns[source];
+    if (source == FLAGS_SAVED) {
+        emit_saved_flags(t);
+        return;
+    }
+    const struct tinsn *i = &t->insns[source - 1];
     struct native_plan p = { .w = { .reg = 0xff, .rm = 0xff, .vvvv = 0xff, .opcode_reg = 0xff } };
 
     if (native_is_identical(i)) {

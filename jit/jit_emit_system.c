@@ -106,7 +106,7 @@ void emit_system(struct translation *t, struct tinsn *i)
     struct emitter *e = &t->jit->hot;
 
     if (i->restore_flags)
-        emit_flags_again(t, i->flags_source - 1u);
+        emit_flags_again(t, i->flags_source);
     switch (i->insn.row->handler) {
     case HANDLER_cli:
         store_qword_imm(e, host_at(&t->jit->interrupts), 0);

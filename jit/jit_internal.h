@@ -119,9 +119,14 @@ struct stub_info {
     uint8_t kind;    /* enum stub_kind */
     int16_t group_first; /* GROUP: address of the first access minus the lowest address of the group */
     uint8_t flags_source;
-    bool falling;     /* an exit behind the last instruction, not its own */
-    bool has_alternative; /* GROUP: behind the jump back lies one to the translation without groups */
+    uint8_t options; /* STUB_* */
 } __attribute__((packed));
+enum {
+    STUB_HAS_ALTERNATIVE = 1, /* GROUP: behind the jump back lies one to the translation without groups */
+    STUB_FALLING = 2,         /* an exit behind the last instruction, not its own */
+    STUB_FIRST_READS = 4,     /* GROUP_WRITE: the first access reads */
+};
+#define FLAGS_SAVED 0xff /* flags_source: they are in jit->saved_flags */
 #define STUB_CALL_SIZE 5
 #define STUB_JUMP_SIZE 5
 
@@ -211,6 +216,7 @@ struct jit {
     uint64_t interrupts; /* RFLAGS.IF, in its place, while translated code runs: cpu->rflags has an old one */
     uint64_t flags_base; /* what PUSHF pushes besides IF and the arithmetic flags */
     uint64_t tsc_offset; /* guest TSC minus the host's */
+    uint64_t saved_flags; /* by PUSHFQ, where checks are about to clobber them */
     uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask;
     struct system_call system_call;
     struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
@@ -275,6 +281,7 @@ struct jit {
     struct jit_tools *tools;          /* NULL: nobody is told of new blocks */
     struct jit_op_stats op_stats;     /* counts NULL: not wanted */
     struct lockstep *lockstep;        /* NULL: another engine */
+    struct jit_sabotage *sabotage;    /* NULL: no bugs on purpose */
     struct jit_stats stats;
 };
 

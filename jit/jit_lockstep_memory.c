@@ -99,7 +99,7 @@ static void leave_set(struct lockstep *ls, unsigned index)
         unsigned slot = mmu_l1_index(gone.tags[i].page);
         struct tlb_entry *entry = &mmu->l1[gone.tags[i].privilege][slot];
         uint64_t invalid = mmu_invalid_tag(slot);
-        if (entry->tag_w == gone.tags[i].page)
+        if (entry->host_r == gone.window || entry->host_w == gone.window)
             *entry = (struct tlb_entry){ invalid, mmu->no_access_page, invalid, mmu->no_access_page };
     }
     if (gone.tag_count > LOCKSTEP_TAGS_MAX)

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "base/host_memory.h"
+#include "jit/jit_sabotage.h"
 #include "jit/jit_translate.h"
 
 #define CODE_MIN (256 * KIB)
@@ -137,11 +138,13 @@ int jit_translate_create(struct jit *jit, struct error *err)
     if (!jit->translation)
         return error_set(err, ENOMEM, "no memory for the translator");
     jit->translation->jit = jit;
-    return 0;
+    return jit_sabotage_create(&jit->sabotage, err);
 }
 
 void jit_translate_destroy(struct jit *jit)
 {
+    jit_sabotage_destroy(jit->sabotage);
+    jit->sabotage = NULL;
     free(jit->translation);
     jit->translation = NULL;
 }

@@ -409,7 +409,9 @@ static void settle_flags(struct jit *jit, const struct jit_block *block, unsigne
     struct cpu *cpu = jit->cpu;
     uint64_t flags = flags_of_ax(jit->flags_ax);
 
-    if (flags_source) {
+    if (flags_source == FLAGS_SAVED) {
+        flags = jit->saved_flags & FLAGS_ARITH;
+    } else if (flags_source) {
         gpa_t gpa = block->gpa + block->marks[flags_source - 1].offset;
         const uint8_t *bytes = bytes_at(jit, gpa);
         struct insn insn;
@@ -545,7 +547,7 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
     struct cpu *cpu = jit->cpu;
     struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
     bool write = info->kind == STUB_WRITE || info->kind == STUB_GROUP_WRITE;
-    bool group = info->kind >= STUB_GROUP_READ;
+    bool group = info->kind >= STUB_GROUP_READ, first_writes = write && !(info->options & STUB_FIRST_READS);
     gva_t gva = jit->t0, first = group ? gva + (uint64_t)(int64_t)info->group_first : gva;
     struct mmu_target target;
     struct fault fault;
@@ -553,7 +555,7 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
 
     jit->stats.site_misses++;
     if (canonical && (gva & ~PAGE_MASK) <= info->limit &&
-        !mmu_translate(&cpu->mmu, first, write ? MMU_WRITE : MMU_READ, cpu->privilege, &target, &fault)) {
+        !mmu_translate(&cpu->mmu, first, first_writes ? MMU_WRITE : MMU_READ, cpu->privilege, &target, &fault)) {
         struct tlb_entry *entry = entry_for(jit, gva);
         if (target.host && !target.notice && entry_serves(entry, gva, info->limit, write)) {
             jit->sites[info->site] = entry;
@@ -620,7 +622,7 @@ static const void *follow_far_link(struct jit *jit, const struct stub_info *info
 
     settle_flags(jit, block, 0);
     cpu->cpu_rip = jit->t0;
-    jit->origin = info->falling ? 0 : info->block | info->insn;
+    jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
     if (!is_canonical_rip(cpu, jit->t0) || jit_attention_due(cpu))
         return jump(jit);
     const void *entry = jit_find_entry(jit, &faulted);

@@ -7,7 +7,7 @@
 
 #include "jit/jit_internal.h"
 
-_Static_assert(sizeof(struct tlb_entry) == 32 && MMU_L1_BITS == 10, "thunk_access");
+_Static_assert(sizeof(struct tlb_entry) == 32, "thunk_access");
 
 const uint8_t host_of_guest[16] = {
     HOST_RAX, HOST_R9,    HOST_RDX,   HOST_RBX,   HOST_R10, HOST_RBP, HOST_RSI, HOST_RDI,
@@ -221,11 +221,11 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     restore_after_access(jit, e);
     emit8(e, 0xc3);
     emit_short_here(e, crosses);
-    emit8(e, 0x41); /* cmp byte [r15 + has_alternative], 0 */
-    emit8(e, 0x80);
-    struct host_operand alternative = record(offsetof(struct stub_info, has_alternative));
-    emit_modrm_memory(e, 7, &alternative, 1);
-    emit8(e, 0);
+    emit8(e, 0x41); /* test byte [r15 + options], STUB_HAS_ALTERNATIVE */
+    emit8(e, 0xf6);
+    struct host_operand options = record(offsetof(struct stub_info, options));
+    emit_modrm_memory(e, 0, &options, 1);
+    emit8(e, STUB_HAS_ALTERNATIVE);
     uint8_t *none = emit_short(e, 0x74);
     restore_after_access(jit, e);
     emit8(e, 0x59); /* pop rcx: over the jump back */

@@ -2,6 +2,7 @@
  *
  * Hot code is one run of instructions; everything that is not usual (misses, links, exits) is cold code, which grows from
  * the other end of the region. vCPU thread only. */
+#include "jit/jit_sabotage.h"
 #include "jit/jit_translate.h"
 
 /* -d jitstats: instructions from here to the block's end are counted on entry, those behind a side exit taken are taken off. */
@@ -18,6 +19,10 @@ static void emit_count(struct translation *t)
 
 static void emit_insn(struct translation *t, struct tinsn *i)
 {
+    if (i->save_flags) {
+        emit8(&t->jit->hot, 0x9c); /* pushfq; pop [saved_flags] */
+        emit_rm(&t->jit->hot, false, 0x8f, 0, host_at(&t->jit->saved_flags));
+    }
     switch (i->kind) {
     case KIND_NATIVE:
         emit_native(t, i);
@@ -26,7 +31,7 @@ static void emit_insn(struct translation *t, struct tinsn *i)
         break;
     case KIND_LEA:
         if (i->restore_flags)
-            emit_flags_again(t, i->flags_source - 1u);
+            emit_flags_again(t, i->flags_source);
         emit_lea_insn(t, i);
         break;
     case KIND_PUSH:
@@ -148,6 +153,8 @@ struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host,
     if (!translation_decode(t, MIN(max_insns, BLOCK_MAX_INSNS)))
         return NULL;
     translation_analyse(t);
+    if (unlikely(jit->sabotage != NULL))
+        jit_sabotage(jit->sabotage, t);
     t->block_offset = (uint32_t)jit->arena_used;
     emit_block(t);
     struct jit_block *block = jit_arena_take(jit, record_size(t));

@@ -54,6 +54,8 @@ struct tinsn {
     uint8_t group;        /* index of the group that the access belongs to, NO_SLOT: none */
     bool group_leader;    /* makes the check */
     int32_t group_offset; /* of the access, relative to the group's value */
+    bool first_reads;     /* leads a group that writes, and reads itself */
+    bool save_flags;      /* PUSHFQ before it: its check, and others, will clobber flags that cannot be made again */
     bool can_clobber;     /* its check may clobber the host's flags */
     bool restore_flags;   /* the guest's flags must be made again after its check, before it */
     uint8_t flags_source; /* 1 + instruction that the guest's flags come from, during its check, if not the host's; 0 */
@@ -94,7 +96,7 @@ struct translation {
     unsigned current;       /* instruction being emitted */
     bool falling;           /* the exit behind the last instruction is, not one of its own */
     bool stale_at_end;      /* at the end of the block the host's flags are not the guest's: made again from stale_source */
-    uint8_t stale_source;
+    uint8_t stale_source; /* as flags_source */
     struct jit_block *block; /* its address is known before it is filled */
     uint32_t block_offset;
     struct exit_site links[BLOCK_MAX_LINKS];
@@ -161,6 +163,6 @@ void emit_pushf_value(struct translation *t); /* the image of RFLAGS into T1; T0
 void emit_interrupt_check(struct translation *t, unsigned page_offset); /* behind the instruction that follows STI */
 
 /* jit_translate.c */
-void emit_flags_again(struct translation *t, unsigned source); /* executes CMP or TEST of registers once more */
+void emit_flags_again(struct translation *t, unsigned source); /* source: flags_source; executes CMP or TEST once more, or takes the saved ones */
 
 #endif

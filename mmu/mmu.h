@@ -14,7 +14,7 @@
 
 #include "mmu/walk.h"
 
-#define MMU_L1_BITS      10
+#define MMU_L1_BITS      12
 #define MMU_L1_SIZE      (1u << MMU_L1_BITS)
 #define MMU_L1_EXEC_BITS 9
 #define MMU_L1_EXEC_SIZE (1u << MMU_L1_EXEC_BITS)
