@@ -59,6 +59,18 @@ int host_memory_anonymous(struct host_region *region, size_t size, struct error 
     return 0;
 }
 
+int host_memory_low(struct host_region *region, size_t size, struct error *err)
+{
+    *region = (struct host_region){ .fd = -1 };
+    void *base =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+    if (base == MAP_FAILED)
+        return host_memory_anonymous(region, size, err);
+    region->base = base;
+    region->size = size;
+    return 0;
+}
+
 void host_memory_free(struct host_region *region)
 {
     if (region->base)

@@ -18,10 +18,10 @@
 struct cpu *cpu_create(unsigned index, const struct cpuid_model *model, const struct engine *engine,
                        struct physmem *physmem, struct port_space *ports, struct clock *clock, struct error *err)
 {
-    /* Among the process's mappings and not in its heap: generated code wants to lie within 2 GiB of it. */
+    /* Generated code addresses it: by 32-bit addresses if it can, else it has to lie within 2 GiB of it. */
     struct host_region memory;
 
-    if (host_memory_anonymous(&memory, ALIGN_UP(sizeof(struct cpu), PAGE_SIZE), err) < 0)
+    if (host_memory_low(&memory, ALIGN_UP(sizeof(struct cpu), PAGE_SIZE), err) < 0)
         return NULL;
     struct cpu *cpu = memory.base;
     cpu->index = index;

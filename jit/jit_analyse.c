@@ -282,8 +282,10 @@ static void place_groups(struct translation *t)
                 g->first <= o->last)
                 free = false;
         }
-        if (free)
+        if (free) {
+            t->uses_a0 = true;
             continue;
+        }
         if (slots < ADDEND_SLOTS)
             g->slot = (uint8_t)slots++;
         else
@@ -336,16 +338,27 @@ static uint16_t replay_registers(const struct tinsn *i)
     }
 }
 
+/* AND, OR, XOR again as TEST of their result; ADD and SUB of a constant by taking it off and adding it again. */
 bool can_execute_again(const struct tinsn *i)
 {
-    unsigned handler = i->insn.row->handler;
+    const struct operand *o = i->insn.operands;
 
-    if (handler != HANDLER_cmp && handler != HANDLER_test)
+    if (!replay_registers(i) || i->high_byte)
         return false;
-    for (unsigned reg = 0; reg < 16; reg++)
-        if ((i->reads >> reg & 1) && !is_pinned(reg))
-            return false;
-    return !i->high_byte;
+    switch (i->insn.row->handler) {
+    case HANDLER_cmp:
+    case HANDLER_test:
+        for (unsigned reg = 0; reg < 16; reg++)
+            if ((i->reads >> reg & 1) && !is_pinned(reg))
+                return false;
+        return true;
+    case HANDLER_and:
+    case HANDLER_or:
+    case HANDLER_xor:
+        return is_pinned(o[0].reg) && o[0].size >= 4;
+    default: /* ADD, SUB */
+        return is_pinned(o[0].reg) && o[0].size >= 4 && o[1].kind == OPERAND_IMM && i->insn.imm != INT32_MIN;
+    }
 }
 
 static bool needs_flags(const struct tinsn *i)
@@ -353,6 +366,22 @@ static bool needs_flags(const struct tinsn *i)
     if (i->flags_read || (i->flags_changed && i->flags_set != FLAGS_ARITH))
         return true;
     return i->kind >= KIND_JCC; /* exits, calls and handlers */
+}
+
+/* Are flags at instruction `from` set again before anything can see them? */
+static bool unseen_from(const struct translation *t, unsigned from)
+{
+    for (unsigned n = from; n < t->count; n++) {
+        const struct tinsn *i = &t->insns[n];
+        if (needs_flags(i) || i->has_memory || (i->kind != KIND_NATIVE && i->kind != KIND_LEA && i->kind != KIND_NOTHING))
+            return false;
+        if (i->kind == KIND_NATIVE && (i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
+                                       i->insn.row->exception_class != EXC_NONE))
+            return false; /* may fault */
+        if (i->flags_set == FLAGS_ARITH)
+            return true;
+    }
+    return false;
 }
 
 /* May a check before instruction `at` clobber the flags that `source` left? */
@@ -367,7 +396,7 @@ static bool clobber_allowed(const struct translation *t, unsigned at, unsigned s
         if (i->flags_set == FLAGS_ARITH)
             return true;
         if (i->writes & registers)
-            return again;
+            return again || unseen_from(t, n + 1);
     }
     return again;
 }
@@ -385,7 +414,7 @@ static bool has_own_check(const struct tinsn *i)
 
 /* What it costs, in instructions of the host's inner kind, to keep the flags through the checks from `at` to where they are next
  * set or needed: by checks that do not touch them, or by saving them once. */
-enum { COST_KEEPING_CHECK = 5, COST_SAVE = 6, COST_RESTORE = 8 };
+enum { COST_KEEPING_CHECK = 8, COST_SAVE = 5, COST_RESTORE = 8 };
 
 static bool saving_pays(const struct translation *t, unsigned at)
 {
@@ -424,7 +453,8 @@ static void plan_flags(struct translation *t)
             i->can_clobber = true;
         }
         i->flags_source = in_host ? 0 : saved ? FLAGS_SAVED : (uint8_t)(source + 1);
-        if (!in_host && (needs_flags(i) || (i->flags_set != FLAGS_ARITH && (i->writes & registers)))) {
+        bool lost = i->flags_set != FLAGS_ARITH && (i->writes & registers) && !unseen_from(t, n + 1);
+        if (!in_host && (needs_flags(i) || lost)) {
             i->restore_flags = true;
             in_host = true;
             saved = false;
@@ -445,6 +475,7 @@ static void plan_flags(struct translation *t)
 void translation_analyse(struct translation *t)
 {
     t->group_count = 0;
+    t->uses_a0 = false;
     if (t->code64 && !(t->mode & MODE_NO_GROUPS)) {
         find_groups(t);
         place_groups(t);

@@ -297,7 +297,7 @@ static void note_flags(struct tinsn *i)
     i->flags_changed = i->flags_set = changed;
     if (is_shift(row->handler)) {
         bool immediate = i->insn.operands[i->insn.operand_count - 1].kind == OPERAND_IMM;
-        unsigned mask = i->insn.operand_size == 8 ? 63 : 31;
+        unsigned mask = i->insn.operands[0].size == 8 ? 63 : 31; /* REX.W does not matter for bytes */
         /* RCL, RCR read CF whatever the count */
         uint32_t truly_read =
             row->handler == HANDLER_rcl || row->handler == HANDLER_rcr ? (uint32_t)FLAG_CF : 0u;

@@ -19,7 +19,7 @@ struct emitter {
     ptrdiff_t delta; /* executable view minus writable view */
 };
 
-/* A host memory operand: [base + index * 2^scale + disp], or `absolute` (within 2 GiB of the code) if base is HOST_NONE. */
+/* A host memory operand: [base + index * 2^scale + disp], or `absolute` (within 2 GiB of the code, or below 2 GiB) if base is HOST_NONE. */
 struct host_operand {
     uint8_t base, index, scale;
     int32_t disp;
@@ -78,6 +78,12 @@ static inline void emit_modrm_memory(struct emitter *e, unsigned reg, const stru
         emit8(e, reg_field | 4);
         emit8(e, (unsigned)m->scale << 6 | (m->index & 7u) << 3 | 5);
         emit32(e, (uint32_t)m->disp);
+        return;
+    }
+    if (m->base == HOST_NONE && (uintptr_t)m->absolute < BIT(31)) { /* [disp32] */
+        emit8(e, reg_field | 4);
+        emit8(e, 0x25);
+        emit32(e, (uint32_t)(uintptr_t)m->absolute);
         return;
     }
     if (m->base == HOST_NONE) {

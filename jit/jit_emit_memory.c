@@ -6,7 +6,7 @@
  *     xor  t0, [t1 + tag]                         mov  t1, [t1 + tag]
  *     cmp  t0, 4096 - size                        not  t1
  *     ja   miss                                   lea  t0, [t0 + t1 + 1]       ; address - tag
- *     mov  t1, [t1 + host]                        pext t1, t0, [mask]          ; page number, and low bits by size
+ *     mov  t1, [t1 + host]                        pext t1, t0, [mask]          ; page number; the same of the last byte
  *   joined:                                       jrcxz hit
  *     op   [t0 + t1]                              jmp  miss
  *                                             hit: mov t1, [site]
@@ -141,14 +141,6 @@ static void emit_alternative(struct translation *t)
     t->links[t->link_count - 1].no_groups = true;
 }
 
-static unsigned mask_index(unsigned size)
-{
-    unsigned index = 0;
-    while (1u << index < size)
-        index++;
-    return index;
-}
-
 struct check {
     unsigned span; /* bytes */
     bool write, keep_flags, group;
@@ -240,12 +232,17 @@ static void emit_check(struct translation *t, const struct check *c)
         emit_load(e, T1, host_base(T1, tag));
         emit_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
         emit_lea(e, T0, host_base_index(T0, T1, 1));
-        bool two_ends = c->span > 64 || (c->span & (c->span - 1));
-        emit_pext(e, T1, T0, &jit->offset_mask[two_ends ? 0 : mask_index(c->span)]);
+        /* Both ends in the page. */
+        emit_pext(e, T1, T0, &jit->offset_mask);
+        if (c->span > 1 && !t->uses_a0) {
+            emit_lea(e, A0, host_base(T0, (int32_t)c->span - 1));
+            emit_pext(e, A0, A0, &jit->offset_mask);
+            emit_lea(e, T1, host_base_index(T1, A0, 0));
+        }
         misses[miss_count++] = emit_jump_miss(e);
-        if (two_ends) {
+        if (c->span > 1 && t->uses_a0) {
             emit_lea(e, T1, host_base(T0, (int32_t)c->span - 1));
-            emit_pext(e, T1, T1, &jit->offset_mask[0]);
+            emit_pext(e, T1, T1, &jit->offset_mask);
             misses[miss_count++] = emit_jump_miss(e);
         }
         emit_load(e, T1, host_at(&jit->sites[site]));

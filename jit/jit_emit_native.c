@@ -351,14 +351,29 @@ void emit_flags_again(struct translation *t, unsigned source)
     }
     const struct tinsn *i = &t->insns[source - 1];
     struct native_plan p = { .w = { .reg = 0xff, .rm = 0xff, .vvvv = 0xff, .opcode_reg = 0xff } };
+    struct emitter *e = &t->jit->hot;
+    const struct operand *o = i->insn.operands;
+    unsigned handler = i->insn.row->handler, host = host_of_guest[o[0].reg];
 
+    if (handler == HANDLER_and || handler == HANDLER_or || handler == HANDLER_xor) {
+        emit_rr(e, o[0].size == 8, 0x85, host, host); /* test */
+        return;
+    }
+    if (handler == HANDLER_add || handler == HANDLER_sub) {
+        struct host_operand before =
+            host_base(host, (int32_t)(handler == HANDLER_add ? -i->insn.imm : i->insn.imm));
+        if (o[0].size == 8)
+            emit_lea(e, host, before);
+        else
+            emit_lea32(e, host, before);
+    }
     if (native_is_identical(i)) {
         emit_verbatim(t, i);
         return;
     }
     for (unsigned role = 0; role < ROLE_COUNT; role++)
         resolve_role(t, &p, i, role);
-    emit_rewritten(&t->jit->hot, &i->insn, i->bytes, &p.w);
+    emit_rewritten(e, &i->insn, i->bytes, &p.w);
 }
 
 void emit_lea_insn(struct translation *t, struct tinsn *i)

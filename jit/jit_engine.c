@@ -95,8 +95,7 @@ static void free_jit(struct jit *jit)
 
 static void set_constants(struct jit *jit)
 {
-    for (unsigned n = 0; n < ARRAY_SIZE(jit->offset_mask); n++)
-        jit->offset_mask[n] = PAGE_MASK | (BIT(n) - 1);
+    jit->offset_mask = PAGE_MASK;
     jit->arithmetic_mask = FLAGS_ARITH;
     jit->has_bmi2 = (host_cpuid(7, 0).ebx >> 8 & 1) && !getenv("EIDOLON_JIT_NO_BMI2");
     jit->has_avx = host_has_avx();

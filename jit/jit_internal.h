@@ -221,7 +221,7 @@ struct jit {
     struct system_call system_call;
     struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
     struct mode_salt current;
-    uint64_t offset_mask[7]; /* for pext: what must be zero of (address - tag), by log2 of the size */
+    uint64_t offset_mask; /* for pext: the page number */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped, or 0 */
     uint64_t t0, t1, a0, flags_ax, tmp, rax, r15, saved_ax;

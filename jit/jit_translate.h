@@ -88,6 +88,7 @@ struct translation {
     struct tinsn insns[BLOCK_MAX_INSNS + 1];
     struct group groups[BLOCK_MAX_INSNS];
     unsigned group_count;
+    bool uses_a0;           /* some group's address is in A0 */
     unsigned guest_bytes;   /* of the instructions */
     bool ends_in_branch;    /* the last instruction does not fall through */
     bool next_crosses;      /* the instruction behind the block lies in two pages */
