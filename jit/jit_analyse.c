@@ -433,43 +433,96 @@ static bool saving_pays(const struct translation *t, unsigned at)
     return COST_SAVE + restore < checks * COST_KEEPING_CHECK;
 }
 
+static bool may_be_seen_at(const struct tinsn *i)
+{
+    return has_own_check(i) || i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
+           i->insn.row->exception_class != EXC_NONE;
+}
+
+/* The flags that the block is entered with may be clobbered from `at` on if nothing needs them before all are set. Which registers are written
+ * while a fault could still ask for them: whoever enters with flags that are to be worked out must not need those. */
+static bool find_entry_window(struct translation *t, unsigned at)
+{
+    uint16_t writes = 0;
+
+    t->entry_writes = 0;
+    for (unsigned n = 0; n < t->count; n++) {
+        const struct tinsn *i = &t->insns[n];
+        if (n >= at && needs_flags(i))
+            return false;
+        if (may_be_seen_at(i))
+            t->entry_writes = writes;
+        if (n >= at && i->flags_set == FLAGS_ARITH)
+            return true;
+        writes |= i->writes;
+    }
+    return false;
+}
+
+struct flag_plan {
+    bool in_host;
+    bool from_entry;    /* the flags are those of the entry */
+    uint8_t elsewhere;  /* FLAGS_SAVED, FLAGS_ENTRY: where they are if not in the host's register; 0: `source` */
+    unsigned source;
+    uint16_t registers; /* not 0: `source` can be worked out */
+};
+
+static void plan_check(struct translation *t, struct flag_plan *p, unsigned n)
+{
+    struct tinsn *i = &t->insns[n];
+
+    if (!p->in_host) {
+        i->can_clobber = true;
+        return;
+    }
+    if (p->registers && clobber_allowed(t, n, p->source, p->registers)) {
+        i->can_clobber = true;
+    } else if (p->from_entry && find_entry_window(t, n)) {
+        i->can_clobber = t->entry_window = true;
+        p->elsewhere = FLAGS_ENTRY;
+        p->registers = 0;
+    } else if (saving_pays(t, n)) {
+        i->can_clobber = i->save_flags = true;
+        p->elsewhere = FLAGS_SAVED;
+        p->registers = 0;
+    }
+    p->in_host = !i->can_clobber;
+}
+
 static void plan_flags(struct translation *t)
 {
-    bool in_host = true, saved = false;
-    unsigned source = 0;
-    uint16_t registers = 0; /* not 0: `source` can be worked out */
+    struct flag_plan p = { .in_host = true, .from_entry = true };
 
+    t->entry_window = false;
     for (unsigned n = 0; n < t->count; n++) {
         struct tinsn *i = &t->insns[n];
-        if (has_own_check(i) && in_host) {
-            if (registers && clobber_allowed(t, n, source, registers)) {
-                i->can_clobber = true;
-            } else if (saving_pays(t, n)) {
-                i->can_clobber = i->save_flags = saved = true;
-                registers = 0;
-            }
-            in_host = !i->can_clobber;
-        } else if (has_own_check(i)) {
-            i->can_clobber = true;
-        }
-        i->flags_source = in_host ? 0 : saved ? FLAGS_SAVED : (uint8_t)(source + 1);
-        bool lost = i->flags_set != FLAGS_ARITH && (i->writes & registers) && !unseen_from(t, n + 1);
-        if (!in_host && (needs_flags(i) || lost)) {
+        if (has_own_check(i))
+            plan_check(t, &p, n);
+        i->flags_source = p.in_host ? 0 : p.elsewhere ? p.elsewhere : (uint8_t)(p.source + 1);
+        bool lost = i->flags_set != FLAGS_ARITH && (i->writes & p.registers) && !unseen_from(t, n + 1);
+        if (!p.in_host && (needs_flags(i) || lost)) {
             i->restore_flags = true;
-            in_host = true;
-            saved = false;
+            p.in_host = true;
+            p.elsewhere = 0;
+        }
+        if (p.registers && !(i->kind == KIND_CALL && (p.registers >> REG_RSP & 1)) && i->kind != KIND_LOOP) {
+            i->exit_source = (uint8_t)(p.source + 1);
+            i->exit_registers = p.registers;
         }
         if (i->flags_set == FLAGS_ARITH) {
-            in_host = true;
-            saved = false;
-            source = n;
-            registers = replay_registers(i);
-        } else if (i->flags_changed || i->kind >= KIND_CALL || (i->writes & registers)) {
-            registers = 0;
+            p.in_host = true;
+            p.elsewhere = 0;
+            p.source = n;
+            p.registers = replay_registers(i);
+        } else if (i->flags_changed || i->kind >= KIND_CALL || (i->writes & p.registers)) {
+            p.registers = 0;
         }
+        p.from_entry = p.from_entry && !i->flags_changed && i->kind < KIND_CALL;
     }
-    t->stale_at_end = !in_host;
-    t->stale_source = saved ? FLAGS_SAVED : (uint8_t)(source + 1);
+    t->stale_at_end = !p.in_host;
+    t->stale_source = p.elsewhere ? p.elsewhere : (uint8_t)(p.source + 1);
+    t->end_source = p.registers ? (uint8_t)(p.source + 1) : 0;
+    t->end_registers = p.registers;
 }
 
 void translation_analyse(struct translation *t)

@@ -158,7 +158,9 @@ static void set_compare(struct jit *jit, const struct link *link, uint32_t numbe
 
 void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
 {
-    patch(jit, link->patch, target->entry);
+    bool replay = target->replay_entry && link->flag_registers && !(link->flag_registers & target->entry_writes);
+
+    patch(jit, link->patch, replay ? target->replay_entry : target->entry);
     if (link->compare) {
         set_compare(jit, link, jit->current.number);
         jit->sites[link->counter] = (void *)(uintptr_t)FAR_MISSES;

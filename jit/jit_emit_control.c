@@ -10,6 +10,31 @@
 
 /* ---- Exits ---- */
 
+void emit_flag_kind(struct translation *t, unsigned source, uint16_t registers)
+{
+    unsigned slot = 0;
+
+    t->kind_registers = registers;
+    if (source && source == t->kind_set)
+        return;
+    t->kind_set = 0;
+    if (!source || t->mode & (MODE_SINGLE | MODE_CROSSING))
+        return;
+    while (slot < t->replay_count && t->replays[slot] != source - 1)
+        slot++;
+    if (slot == REPLAYS_MAX)
+        return;
+    if (slot == t->replay_count)
+        t->replays[t->replay_count++] = (uint8_t)(source - 1);
+    emit_store32_imm(&t->jit->hot, host_at(&t->jit->flag_kind), t->block_offset | slot);
+    t->kind_set = (uint8_t)source;
+}
+
+static uint16_t kind_registers(const struct translation *t)
+{
+    return t->kind_set ? t->kind_registers : 0;
+}
+
 static void emit_target(struct translation *t, struct emitter *e, int64_t page_offset)
 {
     emit_load(e, T0, host_at(&t->jit->vpage));
@@ -69,7 +94,8 @@ void add_link(struct translation *t, struct emitter *from, unsigned page_offset)
     emit_patch_rel32(patch, from->delta, stub + jit->cold.delta);
     *link = (struct exit_site){ .patch = (uint32_t)(patch - jit->code.write),
                                 .stub = (uint32_t)(stub - jit->code.write),
-                                .page_offset = (uint16_t)page_offset };
+                                .page_offset = (uint16_t)page_offset,
+                                .flag_registers = kind_registers(t) };
     t->link_count++;
 }
 
@@ -102,7 +128,9 @@ static void emit_far_miss(struct translation *t, int64_t page_offset, unsigned c
 static void emit_far(struct translation *t, struct emitter *e, int64_t page_offset, bool poll)
 {
     struct jit *jit = t->jit;
-    struct exit_site link = { .page_offset = (uint16_t)(page_offset & 0xfff), .distance = (int32_t)page_offset };
+    struct exit_site link = { .page_offset = (uint16_t)(page_offset & 0xfff),
+                              .distance = (int32_t)page_offset,
+                              .flag_registers = kind_registers(t) };
     const uint8_t *poll_code = poll && e == &jit->cold ? cold_poll(t, page_offset) : NULL;
     uint8_t *attention = NULL;
 
@@ -295,6 +323,7 @@ static void emit_continuation(struct translation *t, const struct tinsn *i)
     struct jit *jit = t->jit;
     struct emitter *e = &jit->hot;
 
+    t->kind_set = 0;
     t->continuations[t->call_count++] = (uint32_t)(e->p - jit->code.write);
     emit8(e, 0x59); /* pop rcx: ~expected */
     emit_lea(e, T1, host_base_index(T0, T1, 1));
@@ -321,6 +350,7 @@ static void emit_call_direct(struct translation *t, struct tinsn *i)
         emit_jmp(e, cold_leave(t, target));
         return;
     }
+    emit_flag_kind(t, i->exit_source, i->exit_registers);
     push_expected(e);
     if (in_page(target) && links_left(t) && !is_backward(i)) {
         emit8(e, 0xe8);
@@ -343,7 +373,8 @@ static void emit_call_direct(struct translation *t, struct tinsn *i)
         emit_patch_rel32(patch, cold->delta, stub + cold->delta);
         *link = (struct exit_site){ .patch = (uint32_t)(patch - jit->code.write),
                                     .stub = (uint32_t)(stub - jit->code.write),
-                                    .page_offset = (uint16_t)target };
+                                    .page_offset = (uint16_t)target,
+                                    .flag_registers = kind_registers(t) };
         t->link_count++;
     } else if (!in_page(target) && can_be_far(t, target)) {
         const uint8_t *far = cold_far(t, target, is_backward(i));
@@ -460,6 +491,7 @@ void emit_control(struct translation *t, struct tinsn *i)
     }
     if (i->restore_flags)
         emit_flags_again(t, i->flags_source);
+    emit_flag_kind(t, i->exit_source, i->exit_registers);
     if (i->kind == KIND_JCC)
         emit_conditional(t, i);
     else if (i->kind == KIND_LOOP)
@@ -584,6 +616,7 @@ void emit_helper(struct translation *t, struct tinsn *i)
 
     if (i->restore_flags)
         emit_flags_again(t, i->flags_source);
+    t->kind_set = 0; /* C may go elsewhere meanwhile */
     const uint8_t *stub = emit_here(&jit->cold) + sizeof(struct stub_info);
     const uint8_t *thunk = system_thunk(t, i);
     if (thunk) {

@@ -99,7 +99,9 @@ static bool group_has_alternative(const struct translation *t)
 
     if (t->mode & MODE_SINGLE || !links_left(t))
         return false;
-    return !i->flags_source || i->flags_source == FLAGS_SAVED || can_execute_again(&t->insns[i->flags_source - 1]);
+    if (!i->flags_source || i->flags_source == FLAGS_SAVED)
+        return true;
+    return i->flags_source != FLAGS_ENTRY && can_execute_again(&t->insns[i->flags_source - 1]);
 }
 
 void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk)
@@ -139,6 +141,7 @@ static void emit_alternative(struct translation *t)
     emit32(cold, 0);
     add_link(t, cold, i->page_offset);
     t->links[t->link_count - 1].no_groups = true;
+    t->links[t->link_count - 1].flag_registers = 0;
 }
 
 struct check {

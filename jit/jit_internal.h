@@ -63,6 +63,13 @@ struct insn_mark {
     uint8_t flags_source; /* 1 + instruction whose result the guest's flags are, while the host's are not them; 0: they are */
 };
 
+/* An instruction that set the flags with which a block is left. A copy: its page may be written before it is needed. */
+struct replay {
+    uint8_t length;
+    uint8_t bytes[INSN_MAX_LENGTH];
+};
+#define REPLAYS_MAX 16
+
 /* A direct jump or call out of a block. */
 struct link {
     struct jit_block *target;    /* NULL: leads to its stub */
@@ -71,6 +78,7 @@ struct link {
     uint32_t patch;              /* offset in the code region of the rel32 */
     uint32_t stub;               /* offset of the cold stub */
     uint16_t page_offset;        /* of the guest target */
+    uint16_t flag_registers;     /* flag_kind was set, and the instruction needs these registers; 0: it was not */
     bool no_groups;              /* leads to a translation without groups */
     uint32_t compare;            /* far: offset of the imm32 that the salt's number is compared with; 0: in the page */
     uint32_t counter;            /* far: site that counts misses down to the next link */
@@ -89,6 +97,10 @@ struct jit_block {
     bool valid, in_jump_cache;
     uint32_t hot, hot_size, cold, cold_size; /* offsets in the code region */
     uint32_t entry;  /* where direct jumps of the same page arrive */
+    uint32_t replay_entry;   /* behind what saves the flags, for links with fitting flag_registers; 0: none */
+    uint16_t entry_writes;   /* registers that are written before flags from before are no longer of interest */
+    uint8_t replay_count;
+    struct replay *replays;
     uint32_t indirect_entry; /* the same after setting vpage from T0 */
     struct link *incoming;
     struct link *links;
@@ -127,6 +139,7 @@ enum {
     STUB_FIRST_READS = 4,     /* GROUP_WRITE: the first access reads */
 };
 #define FLAGS_SAVED 0xff /* flags_source: they are in jit->saved_flags */
+#define FLAGS_ENTRY 0xfe /* those that the block was entered with: jit->flag_kind says where from */
 #define STUB_CALL_SIZE 5
 #define STUB_JUMP_SIZE 5
 
@@ -216,6 +229,9 @@ struct jit {
     uint64_t interrupts; /* RFLAGS.IF, in its place, while translated code runs: cpu->rflags has an old one */
     uint64_t flags_base; /* what PUSHF pushes besides IF and the arithmetic flags */
     uint64_t tsc_offset; /* guest TSC minus the host's */
+    /* At the entry of a block that clobbers the flags it finds: 0: they are in saved_flags; else block | index of the instruction in
+     * its `replays`, whose operands are still what they were. */
+    uint32_t flag_kind;
     uint64_t saved_flags; /* by PUSHFQ, where checks are about to clobber them */
     uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask;
     struct system_call system_call;

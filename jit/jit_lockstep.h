@@ -47,6 +47,7 @@ bool lockstep_state_equal(const struct lockstep_state *a, const struct lockstep_
 #define LOCKSTEP_PAGES_KEPT 3 /* whose write tags survive from block to block, so that checks hit as well as miss */
 #define LOCKSTEP_PAGES_MAX  64
 #define LOCKSTEP_WALKS_MAX  64
+#define LOCKSTEP_ENTRIES_MAX 64
 #define LOCKSTEP_TAGS_MAX   6
 
 /* A page of RAM that the vCPU may write to by itself. */
@@ -73,9 +74,10 @@ struct lockstep_memory {
     bool missed_walks;             /* more walks than there was room to remember */
     enum lockstep_reason withheld; /* of the last access that was */
     uint64_t step;
-    unsigned page_count, walk_count;
+    unsigned page_count, walk_count, entry_count;
     struct lockstep_page pages[LOCKSTEP_PAGES_MAX];
     gva_t walks[LOCKSTEP_WALKS_MAX];
+    uint8_t *entries[LOCKSTEP_ENTRIES_MAX]; /* of page tables: A or D was set by a walk */
     struct host_region images;
     uint8_t *ram, *read_only; /* guest RAM, and another view of it */
     uint64_t ram_size;
@@ -134,7 +136,13 @@ int lockstep_memory_create(struct lockstep *ls, struct error *err);
 void lockstep_memory_destroy(struct lockstep *ls);
 void lockstep_memory_begin(struct lockstep *ls);
 void lockstep_memory_turn(struct lockstep *ls);  /* keeps what the translated block wrote, and undoes it */
-bool lockstep_memory_equal(struct lockstep *ls); /* has the interpreter written the same? */
+/* Has the interpreter written the same? `tolerated`: where it need not have. */
+struct lockstep_tolerance {
+    uint8_t entry_bits; /* that walks set in table entries */
+    gva_t gva;          /* `size` bytes that a faulting instruction may have written */
+    unsigned size;
+};
+bool lockstep_memory_equal(struct lockstep *ls, const struct lockstep_tolerance *tolerated);
 void lockstep_memory_undo(struct lockstep *ls);  /* to how it was before the block */
 void lockstep_memory_end(struct lockstep *ls);
 bool lockstep_page_enter(struct lockstep_memory *memory, uint8_t *host, gpa_t gpa);

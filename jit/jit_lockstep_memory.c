@@ -12,7 +12,9 @@
  * difference (struct lockstep_outcome.host_fault).
  *
  * Walks. Both runs have one TLB. The pages that the translated block made the MMU walk for are forgotten before the interpreter's turn,
- * so that it walks too, and sets the same accessed and dirty bits in the same tables.
+ * so that it walks too, and sets the same accessed and dirty bits in the same tables. Translated code may walk for an access that
+ * is then not made (a group, an operand that turns out to be misaligned), which sets A, as processors do that walk
+ * speculatively; D only if the access is made by the next block.
  *
  * Vector state is parked. vCPU thread only. */
 #include "jit/jit_lockstep.h"
@@ -133,7 +135,7 @@ void lockstep_memory_begin(struct lockstep *ls)
     for (unsigned i = 0; memory->stale && i < memory->page_count; i++)
         memcpy(memory->pages[i].before, memory->pages[i].host, PAGE_SIZE);
     memory->stale = memory->missed_walks = false;
-    memory->walk_count = 0;
+    memory->walk_count = memory->entry_count = 0;
     memory->step++;
     memory->phase = PHASE_TRANSLATED;
 }
@@ -188,11 +190,46 @@ static bool is_as_expected(const struct lockstep_page *page)
            !memcmp(page->host + high, page->before + high, PAGE_SIZE - high);
 }
 
-bool lockstep_memory_equal(struct lockstep *ls)
+/* Where the vCPU reaches the page at the gva, if it does. */
+static bool is_at(const struct lockstep_page *page, gva_t gva)
 {
-    for (unsigned i = 0; i < ls->memory.page_count; i++)
-        if (!is_as_expected(&ls->memory.pages[i]))
+    for (unsigned i = 0; i < MIN(page->tag_count, LOCKSTEP_TAGS_MAX); i++)
+        if (page->tags[i].page == (gva & PAGE_MASK))
+            return true;
+    return false;
+}
+
+/* The same, but for what is tolerated. */
+static bool is_tolerable(const struct lockstep_memory *memory, const struct lockstep_page *page,
+                         const struct lockstep_tolerance *tolerated)
+{
+    uint8_t expected[PAGE_SIZE];
+
+    memcpy(expected, page->before, PAGE_SIZE);
+    memcpy(expected + page->low, page->after + page->low, page->high - page->low);
+    for (unsigned i = 0; i < memory->entry_count; i++) {
+        uint64_t at = (uint64_t)(memory->entries[i] - page->host);
+        if (at < PAGE_SIZE)
+            expected[at] = (uint8_t)((expected[at] & ~tolerated->entry_bits) | (page->host[at] & tolerated->entry_bits));
+    }
+    for (unsigned i = 0; i < tolerated->size; i++) {
+        uint64_t at = (tolerated->gva + i) & ~PAGE_MASK;
+        if (is_at(page, tolerated->gva + i))
+            expected[at] = page->host[at];
+    }
+    return !memcmp(expected, page->host, PAGE_SIZE);
+}
+
+bool lockstep_memory_equal(struct lockstep *ls, const struct lockstep_tolerance *tolerated)
+{
+    for (unsigned i = 0; i < ls->memory.page_count; i++) {
+        const struct lockstep_page *page = &ls->memory.pages[i];
+        if (is_as_expected(page))
+            continue;
+        if (!is_tolerable(&ls->memory, page, tolerated))
             return false;
+        ls->memory.stale = true;
+    }
     return true;
 }
 

@@ -89,7 +89,11 @@ static void on_entry_changing(void *opaque, gpa_t gpa, uint8_t *host)
 
     if (memory->phase == PHASE_FREE) {
         memory->stale = true;
-    } else if (!find_page(memory, page)) {
+        return;
+    }
+    if (memory->entry_count < LOCKSTEP_ENTRIES_MAX)
+        memory->entries[memory->entry_count++] = host;
+    if (!find_page(memory, page)) {
         cpu_park_vectors(ls->cpu);
         lockstep_page_enter(memory, page, gpa & PAGE_MASK);
     }

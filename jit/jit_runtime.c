@@ -403,13 +403,26 @@ static const uint8_t *bytes_at(const struct jit *jit, gpa_t gpa)
     return page.host ? page.host + (gpa & ~PAGE_MASK) : NULL;
 }
 
+/* Those with which the block was entered, from the instruction of another block that set them. */
+static uint64_t flags_of_replay(const struct jit *jit, const struct jit_block *block)
+{
+    const struct jit_block *from = (const struct jit_block *)(jit->arena + (jit->flag_kind & ~63u));
+    const struct replay *replay = &from->replays[jit->flag_kind & 63];
+    struct insn insn;
+
+    insn_decode(replay->bytes, replay->length, block->mode & MODE_CODE64 ? CODE64 : CODE32, &insn);
+    return jit_replay_flags(jit->cpu, &insn);
+}
+
 /* The guest's arithmetic flags at an instruction: the host's, or made again from their source. */
 static void settle_flags(struct jit *jit, const struct jit_block *block, unsigned flags_source)
 {
     struct cpu *cpu = jit->cpu;
     uint64_t flags = flags_of_ax(jit->flags_ax);
 
-    if (flags_source == FLAGS_SAVED) {
+    if (flags_source == FLAGS_ENTRY && jit->flag_kind) {
+        flags = flags_of_replay(jit, block);
+    } else if (flags_source == FLAGS_SAVED || flags_source == FLAGS_ENTRY) {
         flags = jit->saved_flags & FLAGS_ARITH;
     } else if (flags_source) {
         gpa_t gpa = block->gpa + block->marks[flags_source - 1].offset;
@@ -652,6 +665,7 @@ static const void *bad_target(struct jit *jit)
     }
     const struct iop *op = find_iop(jit, block, insn);
     cpu->cpu_rip = rip_of(jit, block, insn);
+    jit->single_executed = insn;
     if (op && op->insn.row->handler == HANDLER_ret)
         cpu->gpr[REG_RSP] -= 8;
     else if (op && op->insn.row->handler == HANDLER_ret_imm)

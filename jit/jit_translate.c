@@ -17,12 +17,18 @@ static void emit_count(struct translation *t)
     emit_store(e, host_at(&t->jit->executed), T1);
 }
 
+static void emit_save_flags(struct translation *t)
+{
+    struct emitter *e = &t->jit->hot;
+
+    emit8(e, 0x9c); /* pushfq; pop [saved_flags] */
+    emit_rm(e, false, 0x8f, 0, host_at(&t->jit->saved_flags));
+}
+
 static void emit_insn(struct translation *t, struct tinsn *i)
 {
-    if (i->save_flags) {
-        emit8(&t->jit->hot, 0x9c); /* pushfq; pop [saved_flags] */
-        emit_rm(&t->jit->hot, false, 0x8f, 0, host_at(&t->jit->saved_flags));
-    }
+    if (i->save_flags)
+        emit_save_flags(t);
     switch (i->kind) {
     case KIND_NATIVE:
         emit_native(t, i);
@@ -66,6 +72,14 @@ static void emit_block(struct translation *t)
     emit_lea(e, T1, host_base(T0, -(int32_t)start));
     emit_store(e, host_at(&jit->vpage), T1);
     t->entry = e->p;
+    t->replay_entry = NULL;
+    t->replay_count = 0;
+    t->kind_set = 0;
+    if (t->entry_window) {
+        emit_save_flags(t);
+        emit_store32_imm(e, host_at(&jit->flag_kind), 0);
+        t->replay_entry = e->p;
+    }
     for (t->current = 0; t->current < t->count; t->current++) {
         struct tinsn *i = &t->insns[t->current];
         t->marks[t->current] = (struct insn_mark){ .host = (uint16_t)(e->p - t->hot_start),
@@ -82,6 +96,7 @@ static void emit_block(struct translation *t)
         return;
     if (t->stale_at_end)
         emit_flags_again(t, t->stale_source);
+    emit_flag_kind(t, t->end_source, t->end_registers);
     if (t->count >= 2 && t->insns[t->count - 2].kind == KIND_SYSTEM &&
         t->insns[t->count - 2].insn.row->handler == HANDLER_sti)
         emit_interrupt_check(t, start + t->guest_bytes);
@@ -101,7 +116,8 @@ static void fill_links(struct translation *t, struct jit_block *block)
                                          .no_groups = t->links[n].no_groups,
                                          .compare = t->links[n].compare,
                                          .counter = t->links[n].counter,
-                                         .distance = t->links[n].distance };
+                                         .distance = t->links[n].distance,
+                                         .flag_registers = t->links[n].flag_registers };
 }
 
 static void fill_block(struct translation *t, struct jit_block *block)
@@ -130,13 +146,23 @@ static void fill_block(struct translation *t, struct jit_block *block)
     block->links = (struct link *)more;
     fill_links(t, block);
     block->continuations = (uint32_t *)(block->links + t->link_count);
+    block->replays = (struct replay *)(block->continuations + t->call_count);
+    block->replay_count = (uint8_t)t->replay_count;
+    for (unsigned n = 0; n < t->replay_count; n++) {
+        const struct tinsn *i = &t->insns[t->replays[n]];
+        block->replays[n].length = i->insn.length;
+        memcpy(block->replays[n].bytes, i->bytes, i->insn.length);
+    }
+    block->replay_entry = t->replay_entry ? (uint32_t)(t->replay_entry - jit->code.write) : 0;
+    block->entry_writes = t->entry_writes;
     memcpy(block->continuations, t->continuations, t->call_count * sizeof(block->continuations[0]));
 }
 
 static size_t record_size(const struct translation *t)
 {
     return sizeof(struct jit_block) + (t->count + 1) * sizeof(struct insn_mark) + 8 +
-           t->link_count * sizeof(struct link) + t->call_count * sizeof(uint32_t);
+           t->link_count * sizeof(struct link) + t->call_count * sizeof(uint32_t) +
+           t->replay_count * sizeof(struct replay);
 }
 
 struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,

@@ -58,6 +58,8 @@ struct tinsn {
     bool save_flags;      /* PUSHFQ before it: its check, and others, will clobber flags that cannot be made again */
     bool can_clobber;     /* its check may clobber the host's flags */
     bool restore_flags;   /* the guest's flags must be made again after its check, before it */
+    uint8_t exit_source;     /* branches: 1 + instruction that set the flags, if they can be worked out from exit_registers; 0 */
+    uint16_t exit_registers;
     uint8_t flags_source; /* 1 + instruction that the guest's flags come from, during its check, if not the host's; 0 */
 };
 
@@ -74,6 +76,7 @@ struct exit_site {
     uint32_t stub;
     uint16_t page_offset;
     bool no_groups;
+    uint16_t flag_registers;
     uint32_t compare, counter; /* far links */
     int32_t distance;
 };
@@ -98,6 +101,15 @@ struct translation {
     bool falling;           /* the exit behind the last instruction is, not one of its own */
     bool stale_at_end;      /* at the end of the block the host's flags are not the guest's: made again from stale_source */
     uint8_t stale_source; /* as flags_source */
+    uint8_t end_source;   /* as exit_source, at the end */
+    uint16_t end_registers;
+    bool entry_window;    /* checks clobber the flags that the block is entered with (FLAGS_ENTRY), until all are set again */
+    uint16_t entry_writes;
+    uint8_t replays[REPLAYS_MAX]; /* instructions */
+    unsigned replay_count;
+    uint8_t kind_set;     /* 1 + instruction that flag_kind tells of here; 0 */
+    uint16_t kind_registers; /* that it needs */
+    uint8_t *replay_entry;
     struct jit_block *block; /* its address is known before it is filled */
     uint32_t block_offset;
     struct exit_site links[BLOCK_MAX_LINKS];
@@ -152,6 +164,8 @@ static inline bool links_left(const struct translation *t)
     return t->link_count < BLOCK_MAX_LINKS;
 }
 /* Leaves the block for the guest address page_offset (relative to the page of the block; may lie outside of it). */
+/* Tells the target of the exit that follows where its flags come from. */
+void emit_flag_kind(struct translation *t, unsigned source, uint16_t registers);
 void emit_exit_to(struct translation *t, int64_t page_offset, bool poll);
 const uint8_t *cold_poll(struct translation *t, int64_t page_offset); /* cold code that leaves to the engine there */
 void emit_exit_by_lookup(struct translation *t, unsigned page_offset); /* the instruction there lies in two pages */

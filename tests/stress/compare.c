@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define SHOWN_BYTES 24
+#define VSYSCALL    0xffffffffff600000ull /* a page of Linux's in every address space: what jumps there comes back */
 
 static bool partial_stores(const struct stress_case *test, const struct stress_result *native)
 {
@@ -89,6 +90,8 @@ int stress_compare(const struct stress_case *test, const struct program *program
 
         if (host->outcome.vector == OUTCOME_HANG && engine->outcome.vector == OUTCOME_HANG)
             continue; /* stopped at different times */
+        if (engine->outcome.vector == 14 && engine->outcome.cr2 - VSYSCALL < PAGE_SIZE)
+            continue;
         compare_outcome(&r, &a, &b);
         compare_registers(&r, &test->state[i], &host->state, &engine->state, undefined);
         compare_vectors(&r, &test->state[i], &host->state, &engine->state);

@@ -239,7 +239,7 @@ static void idiom_stack(struct generator *g)
 static void idiom_stack_pointer(struct generator *g)
 {
     unsigned reg = pick_free(g), kind = rng_below(g->rng, 4);
-    int8_t step = (int8_t)(8 * (rng_below(g->rng, 9) - 4));
+    int8_t step = (int8_t)(-8 * (int)rng_below(g->rng, 5)); /* down: above there may be a return address */
 
     if (!g->has_stack || !register_is_free(g, reg) || g->loop_depth > 1)
         return;
