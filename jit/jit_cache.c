@@ -227,8 +227,8 @@ static void forget_jumps(struct jit *jit, const struct jit_block *block)
     const void *entry = jit->code.execute + block->indirect_entry;
 
     for (unsigned n = 0; n < JUMP_CACHE_SIZE; n++)
-        if (jit->jump_cache[n].host == entry)
-            jit->jump_cache[n] = (struct jump_cache_entry){ 0 };
+        if (jit->jump_hosts[n] == entry)
+            jit->jump_keys[n] = 0;
 }
 
 static void forget(struct jit *jit, struct jit_block *block)
@@ -312,7 +312,7 @@ void jit_cache_flush(struct jit *jit)
         jit->by_code[i]->valid = false;
     memset(jit->pages, 0, sizeof(jit->pages));
     memset(jit->by_address, 0, sizeof(jit->by_address));
-    memset(jit->jump_cache, 0, sizeof(jit->jump_cache));
+    memset(jit->jump_keys, 0, sizeof(jit->jump_keys));
     jit->free_pages = NULL;
     jit->block_count = 0;
     jit->arena_used = 64;
@@ -336,7 +336,7 @@ void jit_cache_flush(struct jit *jit)
 uint32_t jit_new_salt(struct jit *jit)
 {
     if ((++jit->salt_number & 0xffff) == 0) {
-        memset(jit->jump_cache, 0, sizeof(jit->jump_cache));
+        memset(jit->jump_keys, 0, sizeof(jit->jump_keys));
         jit->salt_number++;
     }
     if (jit->salt_number >= 0x7fff0000) { /* far links compare 32 bits: all of them go */

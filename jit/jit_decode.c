@@ -75,6 +75,26 @@ static bool is_bit_test_by_register(const struct tinsn *i)
            i->insn.operands[1].kind == OPERAND_GPR;
 }
 
+/* 32-bit code may set VEX bits that do not count there (B, W, the top bits of vvvv and of a register in an immediate); in
+ * the host's mode they do. */
+static bool vex_bits_matter(const struct translation *t, const struct tinsn *i)
+{
+    const struct insn *insn = &i->insn;
+    const uint8_t *p = i->bytes;
+
+    if (t->code64 || !insn->vex.kind)
+        return false;
+    while (*p != 0xc4 && *p != 0xc5)
+        p++;
+    unsigned last = *p == 0xc5 ? p[1] : p[2];
+    if (!(last & 0x40) || (*p == 0xc4 && (!(p[1] & 0x20) || ((last & 0x80) && !(insn->row->attributes & ATTR_W1)))))
+        return true;
+    for (unsigned n = 0; n < insn->operand_count; n++)
+        if (insn->row->operands[n].type >= OT_Lx && insn->row->operands[n].type <= OT_Lqq && (i->bytes[insn->length - 1] & 0x80))
+            return true;
+    return false;
+}
+
 static bool needs_handler(const struct translation *t, const struct tinsn *i)
 {
     const struct insn *insn = &i->insn;
@@ -83,7 +103,7 @@ static bool needs_handler(const struct translation *t, const struct tinsn *i)
     if (!cpu_has(t->jit->cpu, row->feature) && row->handler != HANDLER_nop && row->handler != HANDLER_prefetch &&
         row->handler != HANDLER_pause)
         return true;
-    if (!class_allowed(row, t->mode) || insn->vex.kind == 4)
+    if (!class_allowed(row, t->mode) || insn->vex.kind == 4 || vex_bits_matter(t, i))
         return true;
     if ((row->attributes & ATTR_CPL0) && (t->mode >> MODE_CPL_SHIFT & 3))
         return true;

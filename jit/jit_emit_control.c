@@ -420,11 +420,30 @@ static void emit_leave_indirect(struct translation *t, bool call)
         emit_jmp(e, stub);
         return;
     }
-    emit_origin(t);
-    if (call)
-        emit_call(e, jit->thunk_lookup);
-    else
-        emit_jmp(e, jit->thunk_lookup);
+    if (!jit_can_probe(jit)) {
+        emit_origin(t);
+        if (call)
+            emit_call(e, jit->thunk_lookup);
+        else
+            emit_jmp(e, jit->thunk_lookup);
+        return;
+    }
+    emit_store32_imm(e, host_at(&jit->origin), t->block_offset | t->current);
+    struct probe probe = jit_emit_probe(jit, e);
+    emit_rm(e, false, 0xff, call ? 2 : 4, jit_probe_target(jit));
+    if (!call) {
+        emit_patch_rel32(probe.missed, e->delta, jit->thunk_missed);
+        emit_patch_rel32(probe.attention, e->delta, jit->thunk_poll);
+        return;
+    }
+    /* Out of line, but called as well: what returns goes on behind the call. */
+    struct emitter *cold = &jit->cold;
+    emit_patch_rel32(probe.missed, e->delta, emit_here(cold));
+    emit_call(cold, jit->thunk_missed);
+    emit_jmp(cold, emit_here(e));
+    emit_patch_rel32(probe.attention, e->delta, emit_here(cold));
+    emit_call(cold, jit->thunk_poll);
+    emit_jmp(cold, emit_here(e));
 }
 
 static void emit_call_indirect(struct translation *t, struct tinsn *i)

@@ -56,6 +56,7 @@ static void emit_swapgs(struct translation *t)
     emit_load(e, T1, host_at(&cpu->msrs.kernel_gs_base));
     emit_store(e, host_at(&cpu->segs[SEG_GS].base), T1);
     emit_store(e, host_at(&cpu->msrs.kernel_gs_base), T0);
+    emit_store8_imm(e, host_at(&cpu->segs[SEG_GS].flat), 0);
 }
 
 static void emit_rorx32(struct emitter *e, unsigned to, unsigned from) /* both below 8 */

@@ -93,13 +93,18 @@ static void free_jit(struct jit *jit)
     jit_memory_destroy(jit);
 }
 
+/* Bits of an address that make the index of the jump cache: 14 of those in which the targets of one program differ most. */
+#define JUMP_INDEX_BITS 0x1f3feull
+_Static_assert(__builtin_popcountll(JUMP_INDEX_BITS) == 14 && JUMP_CACHE_SIZE == 1 << 14, "jump cache");
+
 static void set_constants(struct jit *jit)
 {
     jit->offset_mask = PAGE_MASK;
     jit->arithmetic_mask = FLAGS_ARITH;
     jit->has_bmi2 = (host_cpuid(7, 0).ebx >> 8 & 1) && !getenv("EIDOLON_JIT_NO_BMI2");
     jit->has_avx = host_has_avx();
-    jit->jump_mask = jit->has_bmi2 ? JUMP_CACHE_SIZE - 1 : 0xff;
+    jit->is_low = (uintptr_t)jit + sizeof(*jit) < BIT(31);
+    jit->jump_mask = JUMP_INDEX_BITS;
     jit->soft_limit = SOFT_LIMIT;
 }
 

@@ -183,12 +183,7 @@ struct system_call {
     struct mode_salt kernel;
 };
 
-#define JUMP_CACHE_BITS 13
-#define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
-struct jump_cache_entry {
-    uint64_t negative_key; /* minus (address + salt) */
-    const void *host;
-};
+#define JUMP_CACHE_SIZE (1u << 14)
 
 /* What T0 is when thunk_access is called. */
 enum access_form {
@@ -246,7 +241,9 @@ struct jit {
     const uint8_t *stub; /* return address of the stub that called */
     const void *resume;
     uint64_t executed;
-    struct jump_cache_entry jump_cache[JUMP_CACHE_SIZE];
+    /* Host code by guest address: minus (address + salt), and where its block begins. The index: jump_mask's bits of the sum. */
+    uint64_t jump_keys[JUMP_CACHE_SIZE];
+    const void *jump_hosts[JUMP_CACHE_SIZE];
 
     struct cpu *cpu;
     struct emitter hot, cold;
@@ -264,7 +261,7 @@ struct jit {
     size_t mapping_size;
 
     /* Thunks: execution addresses */
-    const uint8_t *thunk_slow, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
+    const uint8_t *thunk_slow, *thunk_poll, *thunk_missed, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
     const uint8_t *thunk_syscall, *thunk_sysret;
     const uint8_t *thunk_access[2][ACCESS_FORMS][MMU_PRIVILEGES]; /* [write] */
     uint64_t (*enter)(const void *target);
@@ -289,6 +286,7 @@ struct jit {
     bool group_missed; /* the single block was left because an access of a group needs to be made on its own */
     struct jit_signal_region signal_region;
     unsigned soft_limit; /* a block of so many instructions ends at the next branch */
+    bool is_low; /* all of this is below 2 GiB: [register * 8 + address] can be encoded */
     bool has_bmi2, has_avx, has_stats, flush_wanted;
     unsigned single_limit;
     enum step exit_step;
@@ -328,6 +326,16 @@ void jit_empty_return_stack(struct jit *jit);
 
 /* jit_thunk.c */
 void jit_thunks_create(struct jit *jit);
+
+/* Looks the guest address in T0 up. Falls through on a hit, with its index in T1 and T0 as it was; flags are kept. The two rel32 are of
+ * jumps that the caller leads on: nothing found; attention wanted. */
+struct probe {
+    uint8_t *missed, *attention;
+};
+struct probe jit_emit_probe(struct jit *jit, struct emitter *e);
+struct host_operand jit_probe_target(struct jit *jit); /* of jmp or call on a hit, if jit->is_low */
+bool jit_can_probe(const struct jit *jit);
+unsigned jit_jump_index(const struct jit *jit, uint64_t key);
 
 /* jit_thunk_system.c */
 void jit_system_thunks_create(struct jit *jit);

@@ -208,11 +208,11 @@ static bool is_canonical_rip(const struct cpu *cpu, gva_t rip)
 
 static void remember_jump(struct jit *jit, gva_t rip, struct jit_block *block)
 {
-    uint64_t key = rip + jit->salt, hash = 0;
+    uint64_t key = rip + jit->salt;
+    unsigned index = jit_jump_index(jit, key);
 
-    __asm__("crc32q %1, %0" : "+r"(hash) : "r"(key));
-    struct jump_cache_entry *entry = &jit->jump_cache[hash & jit->jump_mask];
-    *entry = (struct jump_cache_entry){ 0 - key, jit->code.execute + block->indirect_entry };
+    jit->jump_keys[index] = 0 - key;
+    jit->jump_hosts[index] = jit->code.execute + block->indirect_entry;
     block->in_jump_cache = true;
 }
 
@@ -505,6 +505,8 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
     case STEP_NEXT:
         cpu->cpu_rip = wrap_rip(jit, address + op->insn.length);
         jit->single_executed = insn + 1;
+        if (jit->single_limit && reason == JIT_IN_C_SLOW_ACCESS)
+            return leave(jit, STEP_NEXT);
         if (block->valid && !jit->flush_wanted && generation == jit->generation &&
             data_generation == cpu->mmu.data_generation && exec_generation == cpu->mmu.exec_generation &&
             jit_current_mode(cpu) == (block->mode & MODE_KEY)) {

@@ -241,46 +241,102 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
 
 /* ---- Jumps ---- */
 
-/* T0: guest address. Flags are kept, since they may be live across an indirect jump. */
-static void emit_lookup(struct jit *jit, struct emitter *e)
+bool jit_can_probe(const struct jit *jit)
 {
-    uint8_t *from_record = e->p;
-    emit_slow_call(jit, e, STUB_POLL);
-    jit->thunk_lookup_direct = emit_here(e);
-    emit_mov_imm32(e, A0, 0);
-    jit->thunk_lookup = emit_here(e);
-    emit_store(e, host_at(&jit->origin), A0);
+    return jit->is_low && jit->has_bmi2;
+}
+
+/* Without PEXT, or where the tables cannot be addressed with an index: a hash, of which eight bits are used. */
+unsigned jit_jump_index(const struct jit *jit, uint64_t key)
+{
+    uint64_t index = 0;
+
+    if (!jit_can_probe(jit)) {
+        __asm__("crc32q %1, %0" : "+r"(index) : "r"(key));
+        return index & 0xff;
+    }
+    __asm__("pext %2, %1, %0" : "=r"(index) : "r"(key), "rm"(jit->jump_mask));
+    return (unsigned)index;
+}
+
+struct probe jit_emit_probe(struct jit *jit, struct emitter *e)
+{
+    struct host_operand key = { .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_keys };
+    struct probe probe;
+
     emit_load32(e, T1, host_at(&jit->cpu->quiet));
-    emit8(e, OPCODE_JRCXZ);
-    emit8(e, (unsigned)((from_record + sizeof(struct stub_info)) - (e->p + 1)));
+    uint8_t *attention = emit_short(e, OPCODE_JRCXZ);
+    emit_load(e, A0, host_at(&jit->salt));
+    emit_lea(e, A0, host_base_index(A0, T0, 0));
+    emit_pext(e, T1, A0, &jit->jump_mask);
+    emit_load(e, T1, key);
+    emit_lea(e, T1, host_base_index(T1, A0, 0));
+    uint8_t *hit = emit_short(e, OPCODE_JRCXZ);
+    emit8(e, 0xe9);
+    emit32(e, 0);
+    probe.missed = e->p - 4;
+    emit_short_here(e, attention);
+    emit8(e, 0xe9);
+    emit32(e, 0);
+    probe.attention = e->p - 4;
+    emit_short_here(e, hit);
+    emit_pext(e, T1, A0, &jit->jump_mask);
+    return probe;
+}
+
+struct host_operand jit_probe_target(struct jit *jit)
+{
+    return (struct host_operand){
+        .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_hosts
+    };
+}
+
+static void emit_hashed_lookup(struct jit *jit, struct emitter *e)
+{
+    struct host_operand entry = { .base = A0, .index = T1, .scale = 3 };
+
+    emit_load32(e, T1, host_at(&jit->cpu->quiet));
+    uint8_t *attention = emit_short(e, OPCODE_JRCXZ);
     emit_load(e, T1, host_at(&jit->salt));
     emit_lea(e, T0, host_base_index(T0, T1, 0));
     emit_mov_imm32(e, T1, 0);
-    static const uint8_t crc32_rcx_r11[] = { 0xf2, 0x49, 0x0f, 0x38, 0xf1, 0xcb };
-    emit_bytes(e, crc32_rcx_r11, sizeof(crc32_rcx_r11));
-    if (jit->has_bmi2) {
-        emit_pext(e, T1, T1, &jit->jump_mask);
-    } else {
-        emit8(e, 0x0f); /* movzx ecx, cl */
-        emit8(e, 0xb6);
-        emit8(e, 0xc9);
-    }
-    emit_lea(e, A0, host_at(jit->jump_cache));
-    struct host_operand scaled = { .base = A0, .index = T1, .scale = 3 };
-    emit_lea(e, A0, scaled);
-    emit_lea(e, A0, scaled);
-    emit_load(e, T1, host_base(A0, offsetof(struct jump_cache_entry, negative_key)));
+    emit_bytes(e, "\xf2\x49\x0f\x38\xf1\xcb", 6); /* crc32 rcx, r11 */
+    emit_bytes(e, "\x0f\xb6\xc9", 3);             /* movzx ecx, cl */
+    emit_lea(e, A0, host_at(jit->jump_keys));
+    emit_lea(e, A0, entry);
+    emit_load(e, T1, host_base(A0, 0));
     emit_lea(e, T1, host_base_index(T1, T0, 0));
     uint8_t *hit = emit_short(e, OPCODE_JRCXZ);
     emit_load(e, T1, host_at(&jit->negative_salt));
     emit_lea(e, T0, host_base_index(T0, T1, 0));
-    emit8(e, OPCODE_JMP8); /* over the record */
-    emit8(e, sizeof(struct stub_info));
-    emit_slow_call(jit, e, STUB_LOOKUP);
+    emit_jmp(e, jit->thunk_missed);
+    emit_short_here(e, attention);
+    emit_jmp(e, jit->thunk_poll);
     emit_short_here(e, hit);
     emit_load(e, T1, host_at(&jit->negative_salt));
     emit_lea(e, T0, host_base_index(T0, T1, 0));
-    emit_jmp_mem(e, host_base(A0, offsetof(struct jump_cache_entry, host)));
+    emit_jmp_mem(e, host_base(A0, (int32_t)(offsetof(struct jit, jump_hosts) - offsetof(struct jit, jump_keys))));
+}
+
+/* T0: guest address; A0: the jump it is the target of (jit->origin). Flags are kept, since they may be live across an indirect jump. */
+static void emit_lookup(struct jit *jit, struct emitter *e)
+{
+    jit->thunk_poll = e->p + e->delta + sizeof(struct stub_info);
+    emit_slow_call(jit, e, STUB_POLL);
+    jit->thunk_missed = e->p + e->delta + sizeof(struct stub_info);
+    emit_slow_call(jit, e, STUB_LOOKUP);
+    jit->thunk_lookup_direct = emit_here(e);
+    emit_mov_imm32(e, A0, 0);
+    jit->thunk_lookup = emit_here(e);
+    emit_store(e, host_at(&jit->origin), A0);
+    if (!jit_can_probe(jit)) {
+        emit_hashed_lookup(jit, e);
+        return;
+    }
+    struct probe probe = jit_emit_probe(jit, e);
+    emit_jmp_mem(e, jit_probe_target(jit));
+    emit_patch_rel32(probe.missed, e->delta, jit->thunk_missed);
+    emit_patch_rel32(probe.attention, e->delta, jit->thunk_poll);
 }
 
 /* Returns whose frame is not on the return stack any more. T0: guest address. */
