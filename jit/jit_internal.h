@@ -193,6 +193,8 @@ enum access_form {
     ACCESS_FORMS
 };
 
+#define SITE_MISSES_START ((uint16_t)-256)
+#define HASHED_SIZE 8192
 #define ADDEND_SLOTS  8
 #define RETURN_STACK_SIZE (256 * KIB)
 #define CODE_DEFAULT  (24 * MIB)
@@ -211,7 +213,7 @@ struct iop_entry {
 
 struct jit_stats {
     uint64_t blocks, guest_insns, guest_bytes, hot_bytes, cold_bytes, translate_cycles;
-    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, site_misses, group_misses, group_clones;
+    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, site_misses, hashed, group_clones;
     uint64_t helpers, slow_accesses, faults, host_faults, polls, exits, parks, salts, interpreted;
     uint64_t executed; /* counted by translated code, with -d jitstats */
 };
@@ -254,6 +256,9 @@ struct jit {
         size_t thunks_size;
     } code;
     struct tlb_entry **sites; /* SITES_MAX, near the code */
+    uint16_t *site_misses;    /* SITES_MAX; counted by thunk_access, up to 0: then C looks whether the prediction is any good */
+    uint32_t *site_times;     /* SITES_MAX; time stamp, in units of 256, when the count began */
+    gpa_t hashed[HASHED_SIZE]; /* instructions whose accesses are not predicted */
     uint32_t site_count;
     uint8_t *return_stack; /* RETURN_STACK_SIZE with a guard page below */
     uint64_t return_base;  /* the empty stack's pointer */

@@ -55,6 +55,23 @@ enum lockstep_reason lockstep_reason_of(const struct insn *insn)
 
 /* ---- Decoding ---- */
 
+/* The x87 pointers are dropped before each block: what stores them has to come first in one. */
+static bool stores_x87_pointers(const struct insn *insn)
+{
+    switch (insn->row->handler) {
+    case HANDLER_fnstenv:
+    case HANDLER_fnsave:
+    case HANDLER_fxsave:
+    case HANDLER_xsave:
+    case HANDLER_xsaveopt:
+    case HANDLER_xsavec:
+    case HANDLER_xsaves:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool ends_plan(const struct insn_row *row)
 {
     if (row->handler == HANDLER_jcc || row->handler == HANDLER_jcxz || row->handler == HANDLER_loop ||
@@ -82,6 +99,8 @@ static unsigned count_instructions(const uint8_t *bytes, size_t available, enum 
                 *reason = once;
             break;
         }
+        if (count && status == DECODE_OK && stores_x87_pointers(&insn))
+            break;
         count++;
         at += insn.length;
         if (status != DECODE_OK || ends_plan(insn.row))

@@ -73,7 +73,7 @@ static size_t code_size(void)
 int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
 {
     size_t code = code_size(), own = ALIGN_UP(sizeof(struct jit), PAGE_SIZE);
-    size_t sites = ALIGN_UP(SITES_MAX * sizeof(struct tlb_entry *), PAGE_SIZE);
+    size_t sites = ALIGN_UP(SITES_MAX * (sizeof(struct tlb_entry *) + sizeof(uint16_t) + sizeof(uint32_t)), PAGE_SIZE);
     size_t size = code + own + sites + PAGE_SIZE + RETURN_STACK_SIZE;
     uint8_t *base = reserve_near(cpu, size);
 
@@ -92,6 +92,8 @@ int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
     jit->mapping_size = size;
     jit->code.size = code;
     jit->sites = (struct tlb_entry **)(base + code + own);
+    jit->site_misses = (uint16_t *)(jit->sites + SITES_MAX);
+    jit->site_times = (uint32_t *)(jit->site_misses + SITES_MAX);
     jit->return_stack = stack;
     int ret = map_code(jit, base, err);
     if (ret < 0) {

@@ -557,6 +557,25 @@ static bool entry_serves(const struct tlb_entry *entry, gva_t gva, unsigned limi
     return (gva ^ (write ? entry->tag_w : entry->tag_r)) <= limit;
 }
 
+/* Cycles between two misses of a site below which a look-up by index is cheaper than predicting. */
+#define FREQUENT_MISS 400
+
+/* The site's count of misses has run out. True: its instruction was noted, and is translated anew. */
+static bool give_up_predicting(struct jit *jit, const struct jit_block *block, const struct stub_info *info)
+{
+    uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 8), passed = now - jit->site_times[info->site];
+    gpa_t gpa = block->gpa + block->marks[info->insn].offset;
+
+    jit->site_misses[info->site] = SITE_MISSES_START;
+    jit->site_times[info->site] = now;
+    if (passed > FREQUENT_MISS || block->second_page || jit->hashed[gpa % HASHED_SIZE] == gpa || jit->single_limit)
+        return false; /* 256 misses, 256 cycles a unit */
+    jit->hashed[gpa % HASHED_SIZE] = gpa;
+    jit->stats.hashed++;
+    jit_invalidate(jit, gpa, 1);
+    return true;
+}
+
 static const void *slow_access(struct jit *jit, const struct stub_info *info, const uint8_t *stub)
 {
     struct cpu *cpu = jit->cpu;
@@ -569,7 +588,8 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
     bool canonical = block->mode & MODE_CODE64 ? is_canonical(first) : true;
 
     jit->stats.site_misses++;
-    if (canonical && (gva & ~PAGE_MASK) <= info->limit &&
+    bool again = jit->is_low && jit->site_misses[info->site] == 0 && give_up_predicting(jit, block, info);
+    if (!again && canonical && (gva & ~PAGE_MASK) <= info->limit &&
         !mmu_translate(&cpu->mmu, first, first_writes ? MMU_WRITE : MMU_READ, cpu->privilege, &target, &fault)) {
         struct tlb_entry *entry = entry_for(jit, gva);
         if (target.host && !target.notice && entry_serves(entry, gva, info->limit, write)) {

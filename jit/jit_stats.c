@@ -56,6 +56,7 @@ static void log_counters(const struct cpu *cpu, const struct jit *jit)
     LINE(invalidated);
     LINE(cache_flushes);
     LINE(site_misses);
+    LINE(hashed);
     LINE(group_clones);
     LINE(helpers);
     LINE(slow_accesses);

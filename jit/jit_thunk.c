@@ -211,7 +211,19 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     uint8_t *other_page = emit_short(e, 0x77); /* ja */
     emit8(e, 0x66);                            /* cmp cx, [r15 + limit] */
     emit_rm(e, false, 0x3b, T1, record(offsetof(struct stub_info, limit)));
-    uint8_t *crosses = emit_short(e, 0x77);
+    uint8_t *crosses = emit_short(e, 0x77), *frequent = NULL;
+    if (jit->is_low) { /* add word [site_misses + site * 2], 1 */
+        struct host_operand misses = {
+            .base = HOST_NONE, .index = T1, .scale = 1, .disp = (int32_t)(uintptr_t)jit->site_misses
+        };
+        emit_load32(e, T1, record(offsetof(struct stub_info, site)));
+        emit_bytes(e, "\x66\x83", 2);
+        emit_modrm_memory(e, 0, &misses, 1);
+        emit8(e, 1);
+        frequent = emit_short(e, 0x70 | CC_B);
+        emit_mov_rr(e, T1, T0);
+        emit_rm(e, true, 0x33, T1, host_base(HOST_RAX, tag));
+    }
     emit_mov_rr(e, T0, T1);
     emit_load32(e, T1, record(offsetof(struct stub_info, site)));
     emit_lea(e, HOST_R15, host_at(jit->sites));
@@ -234,6 +246,8 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     emit8(e, 0xe1);
     emit_short_here(e, other_page);
     emit_short_here(e, none);
+    if (frequent)
+        emit_short_here(e, frequent);
     restore_after_access(jit, e);
     emit_jmp(e, jit->thunk_slow);
     return start;
