@@ -203,24 +203,7 @@ static uint8_t *emit_jump_miss(struct emitter *e)
     return e->p - 4;
 }
 
-/* The entry by its index instead of a prediction: for sites that went wrong often. */
-static void emit_hashed_entry(struct translation *t)
-{
-    struct emitter *e = &t->jit->hot;
-    const void *array = t->jit->cpu->mmu.l1[t->mode >> MODE_PRIVILEGE_SHIFT & 3];
-
-    _Static_assert(MMU_L1_BITS == PAGE_SHIFT, "one shift mixes the page number: mmu_l1_index");
-    emit_mov_rr(e, T1, T0);
-    emit_bytes(e, "\x48\xc1\xe9", 3); /* shr rcx, 12 */
-    emit8(e, MMU_L1_BITS);
-    emit_rr(e, true, 0x33, T1, T0);    /* xor rcx, r11 */
-    emit_bytes(e, "\x48\xc1\xe9", 3); /* shr rcx, 7: index * 32 */
-    emit8(e, PAGE_SHIFT - 5);
-    emit_bytes(e, "\x81\xe1", 2); /* and ecx, 4095 * 32 */
-    emit32(e, (MMU_L1_SIZE - 1) << 5);
-    emit_lea(e, T1, host_base(T1, (int32_t)(uintptr_t)array));
-}
-
+/* Sites that went wrong often take the entry by its index instead of a prediction. */
 static bool is_hashed(const struct translation *t)
 {
     gpa_t gpa = (t->gpa & PAGE_MASK) + t->insns[t->current].page_offset;
@@ -247,7 +230,7 @@ static void emit_check(struct translation *t, const struct check *c)
     if (saved)
         emit_flags_saved(t, e);
     if ((!c->keep_flags || saved) && is_hashed(t))
-        emit_hashed_entry(t);
+        jit_emit_l1_entry(jit, e, t->mode >> MODE_PRIVILEGE_SHIFT & 3);
     else
         emit_load(e, T1, host_at(&jit->sites[site]));
     if (!c->keep_flags || saved) {

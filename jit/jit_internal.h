@@ -340,6 +340,7 @@ struct probe {
 struct probe jit_emit_probe(struct jit *jit, struct emitter *e);
 struct host_operand jit_probe_target(struct jit *jit); /* of jmp or call on a hit, if jit->is_low */
 bool jit_can_probe(const struct jit *jit);
+void jit_emit_l1_entry(struct jit *jit, struct emitter *e, unsigned privilege);
 unsigned jit_jump_index(const struct jit *jit, uint64_t key);
 
 /* jit_thunk_system.c */

@@ -558,7 +558,7 @@ static bool entry_serves(const struct tlb_entry *entry, gva_t gva, unsigned limi
 }
 
 /* Cycles between two misses of a site below which a look-up by index is cheaper than predicting. */
-#define FREQUENT_MISS 400
+#define FREQUENT_MISS 1000
 
 /* The site's count of misses has run out. True: its instruction was noted, and is translated anew. */
 static bool give_up_predicting(struct jit *jit, const struct jit_block *block, const struct stub_info *info)

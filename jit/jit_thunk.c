@@ -146,6 +146,21 @@ static void emit_slow_call(struct jit *jit, struct emitter *e, enum stub_kind ki
 
 /* ---- TLB ---- */
 
+/* T1: the L1 entry of the address in T0 (mmu_l1_index). Below 2 GiB only. */
+void jit_emit_l1_entry(struct jit *jit, struct emitter *e, unsigned privilege)
+{
+    _Static_assert(MMU_L1_BITS == PAGE_SHIFT, "one shift mixes the page number");
+    emit_mov_rr(e, T1, T0);
+    emit_bytes(e, "\x48\xc1\xe9", 3); /* shr rcx, 12 */
+    emit8(e, MMU_L1_BITS);
+    emit_rr(e, true, 0x33, T1, T0);    /* xor rcx, r11 */
+    emit_bytes(e, "\x48\xc1\xe9", 3); /* shr rcx, 7: index * 32 */
+    emit8(e, PAGE_SHIFT - 5);
+    emit_bytes(e, "\x81\xe1", 2); /* and ecx, 4095 * 32 */
+    emit32(e, (MMU_L1_SIZE - 1) << 5);
+    emit_lea(e, T1, host_base(T1, (int32_t)(uintptr_t)jit->cpu->mmu.l1[privilege]));
+}
+
 static struct host_operand record(size_t member)
 {
     return host_base(HOST_R15, (int32_t)member - (int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info)));
@@ -249,6 +264,56 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     if (frequent)
         emit_short_here(e, frequent);
     restore_after_access(jit, e);
+    emit_jmp(e, jit->thunk_slow);
+    return start;
+}
+
+/* The same where the flags are clobbered anyway and everything is below 2 GiB: half as long. */
+static const uint8_t *emit_short_access(struct jit *jit, struct emitter *e, bool write, unsigned privilege)
+{
+    const uint8_t *start = emit_here(e);
+    int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+    int32_t host = write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
+    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info));
+    struct host_operand site = { .base = HOST_NONE, .index = HOST_RAX, .scale = 3, .disp = (int32_t)(uintptr_t)jit->sites };
+    struct host_operand misses = {
+        .base = HOST_NONE, .index = HOST_RAX, .scale = 1, .disp = (int32_t)(uintptr_t)jit->site_misses
+    };
+
+    emit_store(e, host_at(&jit->rax), HOST_RAX);
+    emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+    jit_emit_l1_entry(jit, e, privilege);
+    emit_load(e, HOST_RAX, host_base(HOST_RSP, 0));
+    emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+    emit_cmp_imm(e, T0, PAGE_SIZE - 1);
+    uint8_t *other_page = emit_short(e, 0x77); /* ja */
+    emit8(e, 0x66);                            /* cmp r11w, [rax + limit] */
+    emit_rm(e, false, 0x3b, T0, host_base(HOST_RAX, info + (int32_t)offsetof(struct stub_info, limit)));
+    uint8_t *crosses = emit_short(e, 0x77);
+    emit_load32(e, HOST_RAX, host_base(HOST_RAX, info + (int32_t)offsetof(struct stub_info, site)));
+    emit_bytes(e, "\x66\x83", 2); /* add word [site_misses + site * 2], 1 */
+    emit_modrm_memory(e, 0, &misses, 1);
+    emit8(e, 1);
+    uint8_t *frequent = emit_short(e, 0x70 | CC_B);
+    emit_store(e, site, T1);
+    emit_load(e, T1, host_base(T1, host));
+    emit_load(e, HOST_RAX, host_at(&jit->rax));
+    emit8(e, 0xc3);
+    emit_short_here(e, crosses);
+    emit8(e, 0xf6); /* test byte [rax + options], STUB_HAS_ALTERNATIVE */
+    struct host_operand options = host_base(HOST_RAX, info + (int32_t)offsetof(struct stub_info, options));
+    emit_modrm_memory(e, 0, &options, 1);
+    emit8(e, STUB_HAS_ALTERNATIVE);
+    uint8_t *none = emit_short(e, 0x74);
+    emit_load(e, HOST_RAX, host_at(&jit->rax));
+    emit8(e, 0x59); /* pop rcx: over the jump back */
+    emit_lea(e, T1, host_base(T1, STUB_JUMP_SIZE));
+    emit_bytes(e, "\xff\xe1", 2); /* jmp rcx */
+    emit_short_here(e, other_page);
+    emit_short_here(e, none);
+    emit_short_here(e, frequent);
+    emit_rm(e, true, 0x33, T0, host_base(T1, tag));
+    emit_load(e, HOST_RAX, host_at(&jit->rax));
     emit_jmp(e, jit->thunk_slow);
     return start;
 }
@@ -375,7 +440,9 @@ void jit_thunks_create(struct jit *jit)
     for (unsigned write = 0; write < 2; write++)
         for (unsigned form = 0; form < ACCESS_FORMS; form++)
             for (unsigned privilege = 0; privilege < MMU_PRIVILEGES; privilege++)
-                jit->thunk_access[write][form][privilege] = emit_access(jit, e, write, form, privilege);
+                jit->thunk_access[write][form][privilege] = form == FORM_XORED && jit->is_low
+                                                                ? emit_short_access(jit, e, write, privilege)
+                                                                : emit_access(jit, e, write, form, privilege);
     emit_lookup(jit, e);
     emit_returns(jit, e);
     jit_system_thunks_create(jit);
