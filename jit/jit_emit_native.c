@@ -287,6 +287,33 @@ bool native_is_possible(const struct tinsn *i)
     return wanted <= available;
 }
 
+/* op pinned, unpinned: as op pinned, [cell], by the opcode of the other direction (ADD to CMP, MOV), or the same (TEST). */
+static bool emit_from_cell(struct translation *t, const struct tinsn *i)
+{
+    const struct insn *insn = &i->insn;
+    uint8_t bytes[INSN_MAX_LENGTH];
+    unsigned at = insn->length - 2u, opcode = insn->opcode;
+    bool moves = opcode == 0x88 || opcode == 0x89, alu = opcode < 0x40 && (opcode & 6) == 0;
+    bool tests = opcode == 0x84 || opcode == 0x85;
+
+    if (insn->row->map != MAP_ONEBYTE || i->has_memory || i->high_byte || (!moves && !alu && !tests))
+        return false;
+    if (i->gpr[ROLE_REG] == NO_GPR || i->gpr[ROLE_RM] == NO_GPR || is_pinned(i->gpr[ROLE_REG]) ||
+        !is_pinned(i->gpr[ROLE_RM]) || !insn->has_modrm || insn->modrm >> 6 != 3)
+        return false;
+    memcpy(bytes, i->bytes, insn->length);
+    if (!tests)
+        bytes[at] |= 2;
+    struct rewrite w = { .rm_is_memory = true,
+                         .reg = host_of_guest[i->gpr[ROLE_RM]],
+                         .rm = 0xff,
+                         .vvvv = 0xff,
+                         .opcode_reg = 0xff,
+                         .memory = guest_cell(t, i->gpr[ROLE_REG]) };
+    emit_rewritten(&t->jit->hot, insn, bytes, &w);
+    return true;
+}
+
 void emit_native(struct translation *t, struct tinsn *i)
 {
     struct emitter *e = &t->jit->hot;
@@ -317,6 +344,8 @@ void emit_native(struct translation *t, struct tinsn *i)
         emit_verbatim(t, i);
         return;
     }
+    if (emit_from_cell(t, i))
+        return;
     for (unsigned role = 0; role < ROLE_COUNT; role++)
         resolve_role(t, &p, i, role);
     emit_rewritten(e, &i->insn, i->bytes, &p.w);

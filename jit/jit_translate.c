@@ -58,6 +58,17 @@ static void emit_insn(struct translation *t, struct tinsn *i)
     }
 }
 
+/* CMP and the branch behind it are one operation of the host if nothing lies between them: what tells the branch's target where
+ * its flags come from goes before CMP. Nothing can ask in between, since the instruction touches registers only. */
+static void emit_kind_early(struct translation *t)
+{
+    if (t->current + 1 >= t->count)
+        return;
+    const struct tinsn *i = &t->insns[t->current], *branch = i + 1;
+    if (branch->kind == KIND_JCC && branch->exit_source == t->current + 1 && i->kind == KIND_NATIVE && !i->has_memory)
+        emit_flag_kind(t, branch->exit_source, branch->exit_registers);
+}
+
 static void emit_block(struct translation *t)
 {
     struct jit *jit = t->jit;
@@ -86,6 +97,7 @@ static void emit_block(struct translation *t)
                                                    .offset = (uint8_t)(i->page_offset - start),
                                                    .flags_source = i->restore_flags ? 0 : i->flags_source };
         emit_count(t);
+        emit_kind_early(t);
         emit_insn(t, i);
     }
     t->marks[t->count] =
