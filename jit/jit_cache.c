@@ -1,7 +1,7 @@
 /* Code memory and the records of translations.
  *
  * One region holds hot code (growing up, behind the thunks) and cold code (growing down from the end in pieces: the cold emitter
- * starts at the middle); it is mapped twice, so that nothing is writable and executable at one address. When a half is full all
+ * starts behind the hot part); it is mapped twice, so that nothing is writable and executable at one address. When a half is full all
  * is dropped at once, which only happens when no code of it will be resumed: memory is bounded, and reuse waits until nothing
  * can return into it (design, 6a.6).
  *
@@ -16,7 +16,7 @@ void jit_cache_carve(struct jit *jit)
     ptrdiff_t delta = jit->code.execute - jit->code.write;
 
     jit->hot = (struct emitter){ jit->code.write + jit->code.thunks_size, delta };
-    jit->cold = (struct emitter){ jit->code.write + jit->code.size / 2, delta };
+    jit->cold = (struct emitter){ jit->code.write + jit->code.hot_size, delta };
 }
 
 void *jit_arena_take(struct jit *jit, size_t size)
@@ -29,7 +29,7 @@ void *jit_arena_take(struct jit *jit, size_t size)
 
 bool jit_cache_has_room(const struct jit *jit)
 {
-    const uint8_t *middle = jit->code.write + jit->code.size / 2, *end = jit->code.write + jit->code.size;
+    const uint8_t *middle = jit->code.write + jit->code.hot_size, *end = jit->code.write + jit->code.size;
 
     return jit->hot.p + BLOCK_HOT_MAX < middle && jit->cold.p + BLOCK_COLD_MAX < end &&
            jit->arena_used + 16 * KIB < jit->arena_size && jit->site_count + 4 * BLOCK_MAX_INSNS < SITES_MAX &&
@@ -130,15 +130,20 @@ struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc)
 
 /* ---- Links ---- */
 
-static void unlink_one(struct link *link)
+static struct jit_block *target_of(const struct jit *jit, const struct link *link)
 {
-    struct link **at = &link->target->incoming;
+    return link->target ? jit_record(jit, link->target) : NULL;
+}
 
-    while (*at && *at != link)
-        at = &(*at)->next_to_target;
+static void unlink_one(struct jit *jit, struct link *link)
+{
+    uint32_t *at = &target_of(jit, link)->incoming, self = (uint32_t)((uint8_t *)link - jit->arena);
+
+    while (*at && *at != self)
+        at = &((struct link *)jit_record(jit, *at))->next_to_target;
     if (*at)
         *at = link->next_to_target;
-    link->target = NULL;
+    link->target = 0;
 }
 
 static void patch(struct jit *jit, uint32_t place, uint32_t target)
@@ -165,33 +170,35 @@ void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
         set_compare(jit, link, jit->current.number);
         jit->sites[link->counter] = (void *)(uintptr_t)FAR_MISSES;
     }
-    if (link->target == target)
+    if (target_of(jit, link) == target)
         return;
     if (link->target)
-        unlink_one(link);
-    link->target = target;
+        unlink_one(jit, link);
+    link->target = (uint32_t)((uint8_t *)target - jit->arena);
     link->next_to_target = target->incoming;
-    target->incoming = link;
+    target->incoming = (uint32_t)((uint8_t *)link - jit->arena);
     jit->stats.links++;
 }
 
 static void unlink_incoming(struct jit *jit, struct jit_block *block)
 {
-    for (struct link *link = block->incoming; link; link = link->next_to_target) {
+    for (uint32_t at = block->incoming; at;) {
+        struct link *link = jit_record(jit, at);
+        at = link->next_to_target;
         if (link->compare)
             set_compare(jit, link, NEVER);
         else
             patch(jit, link->patch, link->stub);
-        link->target = NULL;
+        link->target = 0;
     }
-    block->incoming = NULL;
+    block->incoming = 0;
 }
 
-static void unlink_outgoing(struct jit_block *block)
+static void unlink_outgoing(struct jit *jit, struct jit_block *block)
 {
     for (unsigned n = 0; n < block->link_count; n++) {
         if (block->links[n].target)
-            unlink_one(&block->links[n]);
+            unlink_one(jit, &block->links[n]);
     }
 }
 
@@ -212,7 +219,7 @@ static void retire(struct jit *jit, struct jit_block *block)
 {
     unlink_by_address(jit, block);
     unlink_incoming(jit, block);
-    unlink_outgoing(block);
+    unlink_outgoing(jit, block);
     for (unsigned n = 0; n < block->call_count; n++) {
         struct emitter e = { jit->code.write + block->continuations[n], jit->hot.delta };
         emit_jmp(&e, jit->thunk_return_invalid);
@@ -224,7 +231,7 @@ static void retire(struct jit *jit, struct jit_block *block)
 /* The jump cache may lead into it: entries are few compared to the invalidations of a boot, so those that do are looked for. */
 static void forget_jumps(struct jit *jit, const struct jit_block *block)
 {
-    const void *entry = jit->code.execute + block->indirect_entry;
+    const void *entry = jit->code.execute + block->indirect_entry; /* it has one: it is in the cache */
 
     for (unsigned n = 0; n < JUMP_CACHE_SIZE; n++)
         if (jit->jump_hosts[n] == entry)

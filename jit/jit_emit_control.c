@@ -71,13 +71,9 @@ static const uint8_t *cold_leave(struct translation *t, int64_t page_offset)
 
 const uint8_t *cold_poll(struct translation *t, int64_t page_offset)
 {
-    struct emitter *e = &t->jit->cold;
-    const uint8_t *start = emit_here(e);
+    const uint8_t *start = emit_here(&t->jit->cold) + sizeof(struct stub_info);
 
-    emit_target(t, e, page_offset);
-    emit8(e, 0xeb);
-    emit8(e, sizeof(struct stub_info));
-    emit_stub_call(t, STUB_POLL, 0, 0, t->jit->thunk_slow);
+    emit_stub_call(t, STUB_POLL_AT, (unsigned)(int32_t)page_offset, 0, t->jit->thunk_slow);
     return start;
 }
 
@@ -104,23 +100,17 @@ static bool can_be_far(const struct translation *t, int64_t page_offset)
     return t->code64 && !(t->mode & MODE_SINGLE) && links_left(t) && page_offset == (int32_t)page_offset;
 }
 
-/* What a far link does when it does not hold: a look into the jump cache, and now and then C, which links it anew. */
-static void emit_far_miss(struct translation *t, int64_t page_offset, unsigned counter)
+/* What a far link does when it does not hold: thunk_far looks into the jump cache, and now and then calls C, which links it anew.
+ * Returns the place of its call. */
+static const uint8_t *emit_far_miss(struct translation *t, int64_t page_offset, unsigned counter)
 {
-    struct jit *jit = t->jit;
-    struct emitter *e = &jit->cold;
+    struct emitter *e = &t->jit->cold;
+    struct far_info info = { (int32_t)page_offset, counter, t->falling ? 0 : t->block_offset | t->current };
 
-    emit_target(t, e, page_offset);
-    emit_load32(e, T1, host_at(&jit->sites[counter]));
-    uint8_t *link = emit_short(e, OPCODE_JRCXZ);
-    emit_lea32(e, T1, host_base(T1, -1));
-    emit_store32(e, host_at(&jit->sites[counter]), T1);
-    emit_mov_imm32(e, A0, t->falling ? 0 : t->block_offset | t->current);
-    emit_jmp(e, jit->thunk_lookup);
-    struct emitter here = *e;
-    here.p += sizeof(struct stub_info);
-    emit_short_here(&here, link);
-    emit_stub_call(t, STUB_FAR_LINK, t->link_count, 0, jit->thunk_slow);
+    emit_bytes(e, &info, sizeof(info));
+    const uint8_t *call = emit_here(e) + sizeof(struct stub_info);
+    emit_stub_call(t, STUB_FAR_LINK, t->link_count, 0, t->jit->thunk_far);
+    return call;
 }
 
 /* A direct jump to another page. It holds for one mode and address space: their number is compared, then the block is entered
@@ -129,7 +119,6 @@ static void emit_far(struct translation *t, struct emitter *e, int64_t page_offs
 {
     struct jit *jit = t->jit;
     struct exit_site link = { .page_offset = (uint16_t)(page_offset & 0xfff),
-                              .distance = (int32_t)page_offset,
                               .flag_registers = kind_registers(t) };
     const uint8_t *poll_code = poll && e == &jit->cold ? cold_poll(t, page_offset) : NULL;
     uint8_t *attention = NULL;
@@ -160,8 +149,8 @@ static void emit_far(struct translation *t, struct emitter *e, int64_t page_offs
         emit_short_here(e, attention);
         emit_jmp(e, poll_code ? poll_code : cold_poll(t, page_offset));
     }
-    emit_patch_rel32(miss, e->delta, emit_here(&jit->cold));
-    emit_far_miss(t, page_offset, link.counter);
+    const uint8_t *miss_code = emit_far_miss(t, page_offset, link.counter);
+    emit_patch_rel32(miss, e->delta, miss_code);
     t->links[t->link_count++] = link;
 }
 
@@ -205,12 +194,7 @@ static const uint8_t *cold_far(struct translation *t, int64_t page_offset, bool 
         emit_far(t, &jit->cold, page_offset, false);
         return start;
     }
-    /* the poll's way out comes first */
-    uint8_t *before = jit->cold.p;
-    cold_poll(t, page_offset);
-    size_t size = (size_t)(jit->cold.p - before);
-    jit->cold.p = before;
-    const uint8_t *start = emit_here(&jit->cold) + size;
+    const uint8_t *start = emit_here(&jit->cold) + sizeof(struct stub_info) + STUB_CALL_SIZE; /* the poll's way out comes first */
     emit_far(t, &jit->cold, page_offset, true);
     return start;
 }

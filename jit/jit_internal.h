@@ -70,19 +70,18 @@ struct replay {
 };
 #define REPLAYS_MAX 16
 
-/* A direct jump or call out of a block. */
+/* A direct jump or call out of a block. Blocks and links are named by their offsets in the metadata arena, 0: none. */
 struct link {
-    struct jit_block *target;    /* NULL: leads to its stub */
-    struct link *next_to_target; /* list of links to one block */
-    struct jit_block *block;     /* that it is in */
-    uint32_t patch;              /* offset in the code region of the rel32 */
-    uint32_t stub;               /* offset of the cold stub */
-    uint16_t page_offset;        /* of the guest target */
-    uint16_t flag_registers;     /* flag_kind was set, and the instruction needs these registers; 0: it was not */
-    bool no_groups;              /* leads to a translation without groups */
-    uint32_t compare;            /* far: offset of the imm32 that the salt's number is compared with; 0: in the page */
-    uint32_t counter;            /* far: site that counts misses down to the next link */
-    int32_t distance;            /* far: of the target from the page of the block, in bytes */
+    uint32_t target;         /* block that it leads to; none: to its stub */
+    uint32_t next_to_target; /* list of links to one block */
+    uint32_t block;          /* that it is in */
+    uint32_t patch;          /* offset in the code region of the rel32 */
+    uint32_t stub;           /* offset of the cold stub */
+    uint32_t compare;        /* far: offset of the imm32 that the salt's number is compared with; 0: in the page */
+    uint32_t counter;        /* far: site that counts misses down to the next link */
+    uint16_t page_offset;    /* of the guest target */
+    uint16_t flag_registers; /* flag_kind was set, and the instruction needs these registers; 0: it was not */
+    bool no_groups;          /* leads to a translation without groups */
 };
 
 struct jit_block {
@@ -91,8 +90,7 @@ struct jit_block {
     jit_mode_t mode;
     uint16_t guest_bytes; /* extent, looked-at bytes included */
     uint8_t insn_count, link_count, call_count;
-    uint8_t crossing[INSN_MAX_LENGTH]; /* the bytes of the one instruction of a block that lies in two pages */
-    gpa_t second_page;                 /* of such a block, else 0 */
+    gpa_t second_page; /* of a block whose one instruction lies in two pages, else 0; replays[0] has its bytes */
     struct jit_block *next_in_second;
     bool valid, in_jump_cache;
     uint32_t hot, hot_size, cold, cold_size; /* offsets in the code region */
@@ -101,8 +99,8 @@ struct jit_block {
     uint16_t entry_writes;   /* registers that are written before flags from before are no longer of interest */
     uint8_t replay_count;
     struct replay *replays;
-    uint32_t indirect_entry; /* the same after setting vpage from T0 */
-    struct link *incoming;
+    uint32_t indirect_entry; /* the same after setting vpage from T0; 0: not needed yet */
+    uint32_t incoming; /* links */
     struct link *links;
     uint32_t *continuations; /* offsets of the return points of its calls */
     struct insn_mark marks[];
@@ -138,6 +136,12 @@ enum {
     STUB_FALLING = 2,         /* an exit behind the last instruction, not its own */
     STUB_FIRST_READS = 4,     /* GROUP_WRITE: the first access reads */
 };
+/* Before the record of STUB_FAR_LINK. */
+struct far_info {
+    int32_t distance; /* of the target from vpage */
+    uint32_t counter; /* site */
+    uint32_t origin;  /* block | instruction that jumps, 0: none does */
+} __attribute__((packed));
 #define FLAGS_SAVED 0xff /* flags_source: they are in jit->saved_flags */
 #define FLAGS_ENTRY 0xfe /* those that the block was entered with: jit->flag_kind says where from */
 #define STUB_CALL_SIZE 5
@@ -149,10 +153,11 @@ enum stub_kind {
     STUB_GROUP_READ,  /* range, readable */
     STUB_GROUP_WRITE, /* range, writable; the first access may be a read */
     STUB_LINK,
-    STUB_FAR_LINK,    /* to another page: T0 is the target */
+    STUB_FAR_LINK,    /* to another page, `distance` bytes from vpage */
     STUB_HELPER,      /* the instruction is executed by its handler */
     STUB_LOOKUP,      /* T0: address that has no entry in the jump cache */
     STUB_POLL,        /* attention at a branch: rip is in T0 */
+    STUB_POLL_AT,     /* the same, rip is `site` bytes from vpage */
     STUB_DONE,        /* MODE_SINGLE: the block's end; rip is in T0 */
 };
 
@@ -197,9 +202,9 @@ enum access_form {
 #define HASHED_SIZE 8192
 #define ADDEND_SLOTS  8
 #define RETURN_STACK_SIZE (256 * KIB)
-#define CODE_DEFAULT  (24 * MIB)
+#define CODE_DEFAULT  (28 * MIB)
 #define SITES_MAX     (1u << 19)
-#define BLOCK_BUCKETS 32768
+#define BLOCK_BUCKETS 131072
 #define PAGE_BUCKETS  4096
 #define CALL_SENTINEL_SIZE 16
 
@@ -226,10 +231,10 @@ struct jit {
     uint64_t interrupts; /* RFLAGS.IF, in its place, while translated code runs: cpu->rflags has an old one */
     uint64_t flags_base; /* what PUSHF pushes besides IF and the arithmetic flags */
     uint64_t tsc_offset; /* guest TSC minus the host's */
-    /* At the entry of a block that clobbers the flags it finds: 0: they are in saved_flags; else block | index of the instruction in
-     * its `replays`, whose operands are still what they were. */
-    uint32_t flag_kind;
-    uint64_t saved_flags; /* by PUSHFQ, where checks are about to clobber them */
+    /* Low half: RFLAGS by PUSHFQ, where checks are about to clobber them. High half: at the entry of a block that clobbers the flags
+     * it finds, where they are. 0: in the low half (PUSHFQ leaves it so); else block | index of the instruction in its `replays`,
+     * whose operands are still what they were. */
+    uint32_t saved_flags, flag_kind;
     uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask;
     struct system_call system_call;
     struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
@@ -254,6 +259,7 @@ struct jit {
         const uint8_t *execute;
         size_t size;
         size_t thunks_size;
+        size_t hot_size; /* of the hot part; the rest is cold */
     } code;
     struct tlb_entry **sites; /* SITES_MAX, near the code */
     uint16_t *site_misses;    /* SITES_MAX; counted by thunk_access, up to 0: then C looks whether the prediction is any good */
@@ -266,7 +272,7 @@ struct jit {
     size_t mapping_size;
 
     /* Thunks: execution addresses */
-    const uint8_t *thunk_slow, *thunk_poll, *thunk_missed, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
+    const uint8_t *thunk_slow, *thunk_far, *thunk_poll, *thunk_missed, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
     const uint8_t *thunk_syscall, *thunk_sysret;
     const uint8_t *thunk_access[2][ACCESS_FORMS][MMU_PRIVILEGES]; /* [write] */
     uint64_t (*enter)(const void *target);
@@ -310,6 +316,11 @@ static inline struct jit *jit_of(const struct cpu *cpu)
 }
 
 /* jit_cache.c */
+static inline void *jit_record(const struct jit *jit, uint32_t offset)
+{
+    return jit->arena + offset;
+}
+
 int jit_cache_create(struct jit *jit, struct error *err);
 void jit_cache_destroy(struct jit *jit);
 void jit_cache_carve(struct jit *jit);
@@ -353,6 +364,10 @@ void jit_translate_destroy(struct jit *jit);
 /* The block at gpa, whose bytes (`available` of them) are at host. NULL: not even one instruction fits. */
 struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,
                                 unsigned max_insns);
+
+/* Where jumps that were looked up arrive, with the guest address in T0. Takes 32 bytes of cold code the first time. */
+const uint8_t *jit_indirect_entry(struct jit *jit, struct jit_block *block);
+#define INDIRECT_ENTRY_MAX 32
 
 /* jit_runtime.c: called by thunks. Returns where to go on; NULL: leave to the engine. */
 const void *jit_slow(struct cpu *cpu, const uint8_t *stub);

@@ -204,7 +204,6 @@ static struct lockstep_plan *build(struct lockstep *ls, const struct lockstep_pl
         return NULL;
     if (key->second_page) {
         block->second_page = key->second_page;
-        memcpy(block->crossing, bytes, INSN_MAX_LENGTH);
     }
     jit_block_insert(jit, block);
     struct lockstep_plan *plan = (struct lockstep_plan *)((uint8_t *)ls->arena.base + ls->arena_used);

@@ -182,7 +182,7 @@ static void print_guest_code(const struct lockstep *ls, const struct lockstep_pl
 {
     gva_t start = as_cpu(&ls->before)->cpu_rip;
     struct mem_page page = physmem_lookup(ls->cpu->physmem, plan->gpa);
-    const uint8_t *bytes = plan->second_page ? plan->block->crossing
+    const uint8_t *bytes = plan->second_page ? plan->block->replays[0].bytes
                            : page.host       ? page.host + (plan->gpa & ~PAGE_MASK)
                                              : NULL;
 

@@ -91,6 +91,7 @@ int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
     jit->mapping = base;
     jit->mapping_size = size;
     jit->code.size = code;
+    jit->code.hot_size = ALIGN_UP(code / 16 * 9, PAGE_SIZE); /* about what the two take of each block */
     jit->sites = (struct tlb_entry **)(base + code + own);
     jit->site_misses = (uint16_t *)(jit->sites + SITES_MAX);
     jit->site_times = (uint32_t *)(jit->site_misses + SITES_MAX);

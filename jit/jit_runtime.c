@@ -212,7 +212,7 @@ static void remember_jump(struct jit *jit, gva_t rip, struct jit_block *block)
     unsigned index = jit_jump_index(jit, key);
 
     jit->jump_keys[index] = 0 - key;
-    jit->jump_hosts[index] = jit->code.execute + block->indirect_entry;
+    jit->jump_hosts[index] = jit_indirect_entry(jit, block);
     block->in_jump_cache = true;
 }
 
@@ -297,7 +297,6 @@ static struct jit_block *find_crossing(struct jit *jit, const struct jit_fetched
     memcpy(bytes + in_first, second.host, INSN_MAX_LENGTH - in_first);
     block = jit_translate(jit, first->gpa, bytes, INSN_MAX_LENGTH, mode, 1);
     block->second_page = second.gpa;
-    memcpy(block->crossing, bytes, INSN_MAX_LENGTH);
     announce(jit, block);
     return block;
 }
@@ -323,6 +322,8 @@ const void *jit_find_entry(struct jit *jit, bool *faulted)
 
     *faulted = false;
     jit->stats.lookups++;
+    if (unlikely(jit->cold.p + INDIRECT_ENTRY_MAX > jit->code.write + jit->code.size))
+        jit_cache_flush(jit);
     if (!jit_fetch(cpu, cpu->cpu_rip, &f)) {
         *faulted = true;
         return NULL;
@@ -337,7 +338,7 @@ const void *jit_find_entry(struct jit *jit, bool *faulted)
     jit->found = block;
     jit->t0 = cpu->cpu_rip;
     jit->flags_ax = ax_of_flags(cpu->rflags);
-    return jit->code.execute + block->indirect_entry;
+    return jit_indirect_entry(jit, block);
 }
 
 /* ---- Going on ---- */
@@ -445,8 +446,8 @@ static const struct iop *find_iop(struct jit *jit, const struct jit_block *block
 
     if (entry->gpa == gpa && entry->block == block && entry->generation == jit->generation)
         return &entry->op;
-    const uint8_t *bytes = block->second_page ? block->crossing : bytes_at(jit, gpa);
-    size_t available = block->second_page ? INSN_MAX_LENGTH : PAGE_SIZE - (gpa & ~PAGE_MASK);
+    const uint8_t *bytes = block->second_page ? block->replays[0].bytes : bytes_at(jit, gpa);
+    size_t available = block->second_page ? block->replays[0].length : PAGE_SIZE - (gpa & ~PAGE_MASK);
     entry->block = NULL;
     if (!bytes || !interp_build(jit->cpu, &entry->op, bytes, available))
         return NULL;
@@ -656,7 +657,7 @@ static const void *follow_far_link(struct jit *jit, const struct stub_info *info
     bool faulted;
 
     settle_flags(jit, block, 0);
-    cpu->cpu_rip = jit->t0;
+    cpu->cpu_rip = jit->t0; /* thunk_far worked it out */
     jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
     if (!is_canonical_rip(cpu, jit->t0) || jit_attention_due(cpu))
         return jump(jit);
@@ -681,6 +682,8 @@ static const void *bad_target(struct jit *jit)
     struct jit_block *block = (struct jit_block *)(jit->arena + (jit->origin & ~63ull));
     unsigned insn = jit->origin & 63;
 
+    if (!jit->origin && jit->single_limit)
+        return leave(jit, STEP_NEXT); /* the fault is the next instruction's, that cannot be fetched */
     if (!jit->origin) {
         raise_fault(cpu, VECTOR_GP, 0);
         return deliver_fault(jit);
@@ -748,11 +751,16 @@ static const void *slow(struct jit *jit, const uint8_t *stub)
         return execute_by_handler(jit, block, info->insn, JIT_IN_C_HELPER);
     case STUB_LOOKUP:
         return jump(jit);
+    case STUB_POLL_AT:
+        jit->t0 = wrap_rip(jit, jit->vpage + (uint64_t)(int64_t)(int32_t)info->site);
+        jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
+        jit->stats.polls++;
+        return jump(jit);
     case STUB_POLL:
         jit->stats.polls++;
         return jump(jit);
     case STUB_DONE:
-        jit->origin = jit->a0;
+        jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
         jit->single_executed = info->insn + 1u;
         return jump(jit);
     }

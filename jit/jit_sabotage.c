@@ -75,7 +75,7 @@ static void lost_result(struct jit_sabotage *sabotage, struct translation *t, un
 static void condition(struct jit_sabotage *sabotage, struct translation *t, unsigned n)
 {
     (void)sabotage;
-    if (t->insns[n].kind == KIND_JCC && (t->insns[n].insn.opcode & 15) == 14) /* JLE for JG */
+    if (t->insns[n].kind == KIND_JCC && (t->insns[n].insn.opcode & 15) >= 12) /* signed comparisons */
         t->insns[n].insn.opcode ^= 1;
 }
 
@@ -137,10 +137,11 @@ static void lost_exception(struct jit_sabotage *sabotage, struct translation *t,
         i->kind = KIND_NOTHING;
 }
 
+/* The handler of a string instruction is not called. */
 static void lost_handler(struct jit_sabotage *sabotage, struct translation *t, unsigned n)
 {
     (void)sabotage;
-    if (t->insns[n].kind == KIND_HELPER && t->insns[n].insn.row && t->insns[n].insn.row->handler == HANDLER_popf)
+    if (t->insns[n].kind == KIND_HELPER && t->insns[n].insn.row && t->insns[n].insn.row->handler == HANDLER_stos)
         t->insns[n].kind = KIND_NOTHING;
 }
 

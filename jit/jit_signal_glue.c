@@ -8,7 +8,7 @@
 
 bool jit_signal_is_hot(const struct jit *jit, const uint8_t *pc)
 {
-    return (uint64_t)(pc - jit->code.execute) < jit->code.size / 2;
+    return (uint64_t)(pc - jit->code.execute) < jit->code.hot_size;
 }
 
 void jit_signal_return_stack_lost(struct jit *jit)

@@ -418,6 +418,32 @@ static void emit_lookup(struct jit *jit, struct emitter *e)
     emit_patch_rel32(probe.attention, e->delta, jit->thunk_poll);
 }
 
+/* The miss of a far link: a look into the jump cache; when its counter has run out, C. */
+static void emit_far(struct jit *jit, struct emitter *e)
+{
+    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info)), far = info - (int32_t)sizeof(struct far_info);
+    struct host_operand counter = { .base = A0, .index = T1, .scale = 3 };
+
+    jit->thunk_far = emit_here(e);
+    emit_load(e, A0, host_base(HOST_RSP, 0));
+    emit_rm(e, true, 0x63, T1, host_base(A0, far + (int32_t)offsetof(struct far_info, distance))); /* movsxd */
+    emit_load(e, T0, host_at(&jit->vpage));
+    emit_lea(e, T0, host_base_index(T0, T1, 0));
+    emit_load32(e, T1, host_base(A0, far + (int32_t)offsetof(struct far_info, counter)));
+    emit_lea(e, A0, host_at(jit->sites));
+    emit_lea(e, A0, counter);
+    emit_load32(e, T1, host_base(A0, 0));
+    uint8_t *link = emit_short(e, OPCODE_JRCXZ);
+    emit_lea32(e, T1, host_base(T1, -1));
+    emit_store32(e, host_base(A0, 0), T1);
+    emit_load(e, A0, host_base(HOST_RSP, 0));
+    emit_load32(e, A0, host_base(A0, far + (int32_t)offsetof(struct far_info, origin)));
+    emit_lea(e, HOST_RSP, host_base(HOST_RSP, 8));
+    emit_jmp(e, jit->thunk_lookup);
+    emit_short_here(e, link);
+    emit_jmp(e, jit->thunk_slow);
+}
+
 /* Returns whose frame is not on the return stack any more. T0: guest address. */
 static void emit_returns(struct jit *jit, struct emitter *e)
 {
@@ -444,6 +470,7 @@ void jit_thunks_create(struct jit *jit)
                                                                 ? emit_short_access(jit, e, write, privilege)
                                                                 : emit_access(jit, e, write, form, privilege);
     emit_lookup(jit, e);
+    emit_far(jit, e);
     emit_returns(jit, e);
     jit_system_thunks_create(jit);
     jit->code.thunks_size = (size_t)(e->p - jit->code.write);

@@ -21,7 +21,7 @@ static void emit_save_flags(struct translation *t)
 {
     struct emitter *e = &t->jit->hot;
 
-    emit8(e, 0x9c); /* pushfq; pop [saved_flags] */
+    emit8(e, 0x9c); /* pushfq; pop [saved_flags]: clears flag_kind */
     emit_rm(e, false, 0x8f, 0, host_at(&t->jit->saved_flags));
 }
 
@@ -79,16 +79,12 @@ static void emit_block(struct translation *t)
     t->falling = false;
     t->hot_start = e->p;
     t->cold_start = jit->cold.p;
-    t->indirect_entry = e->p;
-    emit_lea(e, T1, host_base(T0, -(int32_t)start));
-    emit_store(e, host_at(&jit->vpage), T1);
     t->entry = e->p;
     t->replay_entry = NULL;
     t->replay_count = 0;
     t->kind_set = 0;
     if (t->entry_window) {
         emit_save_flags(t);
-        emit_store32_imm(e, host_at(&jit->flag_kind), 0);
         t->replay_entry = e->p;
     }
     for (t->current = 0; t->current < t->count; t->current++) {
@@ -120,16 +116,17 @@ static void emit_block(struct translation *t)
 
 static void fill_links(struct translation *t, struct jit_block *block)
 {
-    for (unsigned n = 0; n < t->link_count; n++)
-        block->links[n] = (struct link){ .block = block,
-                                         .patch = t->links[n].patch,
-                                         .stub = t->links[n].stub,
-                                         .page_offset = t->links[n].page_offset,
-                                         .no_groups = t->links[n].no_groups,
-                                         .compare = t->links[n].compare,
-                                         .counter = t->links[n].counter,
-                                         .distance = t->links[n].distance,
-                                         .flag_registers = t->links[n].flag_registers };
+    for (unsigned n = 0; n < t->link_count; n++) {
+        const struct exit_site *from = &t->links[n];
+        block->links[n] = (struct link){ .block = t->block_offset,
+                                         .patch = from->patch,
+                                         .stub = from->stub,
+                                         .compare = from->compare,
+                                         .counter = from->counter,
+                                         .page_offset = from->page_offset,
+                                         .flag_registers = from->flag_registers,
+                                         .no_groups = from->no_groups };
+    }
 }
 
 static void fill_block(struct translation *t, struct jit_block *block)
@@ -148,8 +145,8 @@ static void fill_block(struct translation *t, struct jit_block *block)
     block->cold = (uint32_t)(t->cold_start - jit->code.write);
     block->cold_size = (uint32_t)(jit->cold.p - t->cold_start);
     block->entry = (uint32_t)(t->entry - jit->code.write);
-    block->indirect_entry = (uint32_t)(t->indirect_entry - jit->code.write);
-    block->incoming = NULL;
+    block->indirect_entry = 0;
+    block->incoming = 0;
     block->second_page = 0;
     block->in_jump_cache = false;
     uint8_t *more = (uint8_t *)&block->marks[t->count + 1];
@@ -159,22 +156,37 @@ static void fill_block(struct translation *t, struct jit_block *block)
     fill_links(t, block);
     block->continuations = (uint32_t *)(block->links + t->link_count);
     block->replays = (struct replay *)(block->continuations + t->call_count);
+    if (t->mode & MODE_CROSSING)
+        t->replays[t->replay_count++] = 0;
     block->replay_count = (uint8_t)t->replay_count;
     for (unsigned n = 0; n < t->replay_count; n++) {
         const struct tinsn *i = &t->insns[t->replays[n]];
         block->replays[n].length = i->insn.length;
-        memcpy(block->replays[n].bytes, i->bytes, i->insn.length);
+        memcpy(block->replays[n].bytes, i->bytes, MIN(i->insn.length, INSN_MAX_LENGTH));
     }
     block->replay_entry = t->replay_entry ? (uint32_t)(t->replay_entry - jit->code.write) : 0;
     block->entry_writes = t->entry_writes;
     memcpy(block->continuations, t->continuations, t->call_count * sizeof(block->continuations[0]));
 }
 
+const uint8_t *jit_indirect_entry(struct jit *jit, struct jit_block *block)
+{
+    struct emitter *e = &jit->cold;
+
+    if (!block->indirect_entry) {
+        block->indirect_entry = (uint32_t)(e->p - jit->code.write);
+        emit_lea(e, T1, host_base(T0, -(int32_t)(block->gpa & ~PAGE_MASK)));
+        emit_store(e, host_at(&jit->vpage), T1);
+        emit_jmp(e, jit->code.execute + block->entry);
+    }
+    return jit->code.execute + block->indirect_entry;
+}
+
 static size_t record_size(const struct translation *t)
 {
     return sizeof(struct jit_block) + (t->count + 1) * sizeof(struct insn_mark) + 8 +
            t->link_count * sizeof(struct link) + t->call_count * sizeof(uint32_t) +
-           t->replay_count * sizeof(struct replay);
+           (t->replay_count + 1) * sizeof(struct replay);
 }
 
 struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,

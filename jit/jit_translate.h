@@ -78,7 +78,6 @@ struct exit_site {
     bool no_groups;
     uint16_t flag_registers;
     uint32_t compare, counter; /* far links */
-    int32_t distance;
 };
 
 struct translation {
@@ -118,7 +117,7 @@ struct translation {
     unsigned call_count;
     struct insn_mark marks[BLOCK_MAX_INSNS + 1];
     uint8_t *hot_start, *cold_start;
-    uint8_t *entry, *indirect_entry;
+    uint8_t *entry;
 };
 
 /* jit_decode.c */
