@@ -75,7 +75,7 @@ static void lost_result(struct jit_sabotage *sabotage, struct translation *t, un
 static void condition(struct jit_sabotage *sabotage, struct translation *t, unsigned n)
 {
     (void)sabotage;
-    if (t->insns[n].kind == KIND_JCC && (t->insns[n].insn.opcode & 15) >= 12) /* signed comparisons */
+    if (t->insns[n].kind == KIND_JCC && (t->insns[n].insn.opcode & 14) == 6) /* JBE, JA */
         t->insns[n].insn.opcode ^= 1;
 }
 
