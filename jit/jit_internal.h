@@ -369,6 +369,15 @@ struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host,
 const uint8_t *jit_indirect_entry(struct jit *jit, struct jit_block *block);
 #define INDIRECT_ENTRY_MAX 32
 
+/* jit_context.c */
+static inline unsigned jit_mode_cpl(jit_mode_t mode)
+{
+    return mode >> MODE_CPL_SHIFT & 3;
+}
+/* Brings the jump cache's salt and the return stack into line with the CPU's mode and execute mappings. */
+jit_mode_t jit_sync_context(struct jit *jit);
+void jit_note_view(struct jit *jit, gpa_t gpa, gva_t rip); /* the page at gpa is entered at rip */
+
 /* jit_runtime.c: called by thunks. Returns where to go on; NULL: leave to the engine. */
 const void *jit_slow(struct cpu *cpu, const uint8_t *stub);
 const void *jit_fault(struct cpu *cpu, const uint8_t *unused);
