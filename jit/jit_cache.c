@@ -1,22 +1,62 @@
 /* Code memory and the records of translations.
  *
- * One region holds hot code (growing up, behind the thunks) and cold code (growing down from the end in pieces: the cold emitter
- * starts behind the hot part); it is mapped twice, so that nothing is writable and executable at one address. When a half is full all
- * is dropped at once, which only happens when no code of it will be resumed: memory is bounded, and reuse waits until nothing
- * can return into it (design, 6a.6).
+ * One region holds hot code, behind the thunks, and cold code; it is mapped twice, so that nothing is writable and executable at one
+ * address. Both, the arena of records and the sites are divided into segments, which are filled one after the other. When there is no room,
+ * the oldest segment is dropped: nothing leads into it afterwards, and it only happens when no code of it will be resumed. So memory is
+ * bounded, and reuse waits until nothing can return into it (design, 6a.6).
  *
  * A page of guest memory that holds translated bytes is acquired before they are read, so that writes to it are told.
  * vCPU thread only. */
 #include "jit/jit_internal.h"
 
-/* ---- Memory ---- */
+/* ---- Segments ---- */
+
+/* What segment n has of `size` units from `base` on. */
+struct share {
+    size_t start, end;
+};
+
+static struct share share_of(const struct jit *jit, unsigned n, size_t base, size_t size, size_t unit)
+{
+    size_t each = (size - base) / jit->segment_count / unit * unit;
+
+    return (struct share){ base + n * each, base + (n + 1) * each };
+}
+
+static struct share hot_share(const struct jit *jit, unsigned n)
+{
+    return share_of(jit, n, ALIGN_UP(jit->code.thunks_size, 64), jit->code.hot_size, 64);
+}
+
+static struct share cold_share(const struct jit *jit, unsigned n)
+{
+    return share_of(jit, n, jit->code.hot_size, jit->code.size, 64);
+}
+
+static struct share arena_share(const struct jit *jit, unsigned n)
+{
+    return share_of(jit, n, 64, jit->arena_size, 64); /* offset 0 is nobody's */
+}
+
+static struct share site_share(const struct jit *jit, unsigned n)
+{
+    return share_of(jit, n, 0, SITES_MAX, 1);
+}
+
+static struct share block_share(const struct jit *jit, unsigned n)
+{
+    return share_of(jit, n, 0, jit->by_code_size, 1);
+}
 
 void jit_cache_carve(struct jit *jit)
 {
     ptrdiff_t delta = jit->code.execute - jit->code.write;
 
-    jit->hot = (struct emitter){ jit->code.write + jit->code.thunks_size, delta };
-    jit->cold = (struct emitter){ jit->code.write + jit->code.hot_size, delta };
+    jit->hot = (struct emitter){ jit->code.write + hot_share(jit, jit->segment).start, delta };
+    jit->cold = (struct emitter){ jit->code.write + cold_share(jit, jit->segment).start, delta };
+    jit->arena_used = arena_share(jit, jit->segment).start;
+    jit->site_count = (uint32_t)site_share(jit, jit->segment).start;
+    jit->block_counts[jit->segment] = 0;
 }
 
 void *jit_arena_take(struct jit *jit, size_t size)
@@ -29,11 +69,14 @@ void *jit_arena_take(struct jit *jit, size_t size)
 
 bool jit_cache_has_room(const struct jit *jit)
 {
-    const uint8_t *middle = jit->code.write + jit->code.hot_size, *end = jit->code.write + jit->code.size;
+    unsigned n = jit->segment;
+    struct share blocks = block_share(jit, n);
 
-    return jit->hot.p + BLOCK_HOT_MAX < middle && jit->cold.p + BLOCK_COLD_MAX < end &&
-           jit->arena_used + 16 * KIB < jit->arena_size && jit->site_count + 4 * BLOCK_MAX_INSNS < SITES_MAX &&
-           jit->block_count + 1 < jit->code.size / 64;
+    return (size_t)(jit->hot.p - jit->code.write) + BLOCK_HOT_MAX < hot_share(jit, n).end &&
+           (size_t)(jit->cold.p - jit->code.write) + BLOCK_COLD_MAX < cold_share(jit, n).end &&
+           jit->arena_used + BLOCK_RECORD_MAX < arena_share(jit, n).end &&
+           jit->site_count + 4 * BLOCK_MAX_INSNS < site_share(jit, n).end &&
+           blocks.start + jit->block_counts[n] + 1 < blocks.end && jit->page_count + 2 < PAGES_MAX;
 }
 
 /* ---- Look-up ---- */
@@ -76,7 +119,7 @@ void jit_page_acquire(struct jit *jit, gpa_t gpa)
     if (page)
         jit->free_pages = page->next;
     else
-        page = jit_arena_take(jit, sizeof(*page));
+        page = &jit->page_pool[jit->page_count++];
     *page = (struct code_page){ .page = gpa & PAGE_MASK };
     *link = page;
     physmem_code_acquire(jit->cpu->physmem, page->page);
@@ -108,22 +151,27 @@ void jit_block_insert(struct jit *jit, struct jit_block *block)
         block->next_in_second = second->crossing;
         second->crossing = block;
     }
-    jit->by_code[jit->block_count++] = block;
+    jit->by_code[block_share(jit, jit->segment).start + jit->block_counts[jit->segment]++] = block;
 }
 
 struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc)
 {
     uint64_t offset = (uint64_t)(pc - jit->code.execute);
-    uint32_t low = 0, high = jit->block_count;
+    unsigned n = 0;
 
+    while (n < jit->segment_count && offset >= hot_share(jit, n).end)
+        n++;
+    if (n == jit->segment_count)
+        return NULL;
+    size_t start = block_share(jit, n).start, low = start, high = start + jit->block_counts[n], end = high;
     while (low < high) {
-        uint32_t middle = (low + high) / 2;
+        size_t middle = (low + high) / 2;
         if (jit->by_code[middle]->hot + jit->by_code[middle]->hot_size <= offset)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == jit->block_count || offset < jit->by_code[low]->hot)
+    if (low == end || offset < jit->by_code[low]->hot)
         return NULL;
     return jit->by_code[low];
 }
@@ -310,29 +358,106 @@ void jit_invalidate(struct jit *jit, gpa_t gpa, uint64_t size)
     }
 }
 
+/* ---- Dropping ---- */
+
+static void tell_tools(struct jit *jit)
+{
+    if (likely(jit->tools == NULL))
+        return;
+    jit_park(jit->cpu);
+    jit_tools_forget_blocks(jit->tools);
+}
+
 void jit_cache_flush(struct jit *jit)
 {
     for (unsigned i = 0; i < PAGE_BUCKETS; i++)
         for (struct code_page *page = jit->pages[i]; page; page = page->next)
             physmem_code_release(jit->cpu->physmem, page->page);
-    for (uint32_t i = 0; i < jit->block_count; i++)
-        jit->by_code[i]->valid = false;
+    for (unsigned n = 0; n < jit->segment_count; n++) {
+        for (uint32_t i = 0; i < jit->block_counts[n]; i++)
+            jit->by_code[block_share(jit, n).start + i]->valid = false;
+        jit->block_counts[n] = 0;
+    }
     memset(jit->pages, 0, sizeof(jit->pages));
     memset(jit->by_address, 0, sizeof(jit->by_address));
     memset(jit->jump_keys, 0, sizeof(jit->jump_keys));
     jit->free_pages = NULL;
-    jit->block_count = 0;
-    jit->arena_used = 64;
-    jit->site_count = 0;
+    jit->page_count = 0;
+    jit->segment = 0;
     jit->flush_wanted = false;
     jit->generation++;
     jit_cache_carve(jit);
     jit_empty_return_stack(jit);
     jit->stats.cache_flushes++;
-    if (unlikely(jit->tools != NULL)) {
-        jit_park(jit->cpu);
-        jit_tools_forget_blocks(jit->tools);
+    tell_tools(jit);
+}
+
+static bool is_in(const struct jit *jit, const struct jit_block *block, struct share share)
+{
+    size_t offset = (size_t)((const uint8_t *)block - jit->arena);
+    return offset >= share.start && offset < share.end;
+}
+
+/* Blocks of the segment leave the lists that all blocks are in. */
+static void filter_lists(struct jit *jit, struct share gone)
+{
+    for (unsigned i = 0; i < BLOCK_BUCKETS; i++)
+        for (struct jit_block **link = &jit->by_address[i]; *link;)
+            if (is_in(jit, *link, gone))
+                *link = (*link)->next_by_address;
+            else
+                link = &(*link)->next_by_address;
+    for (unsigned i = 0; i < PAGE_BUCKETS; i++) {
+        struct code_page *next;
+        for (struct code_page *page = jit->pages[i]; page; page = next) {
+            next = page->next;
+            for (struct jit_block **link = &page->blocks; *link;)
+                if (is_in(jit, *link, gone))
+                    *link = (*link)->next_in_page;
+                else
+                    link = &(*link)->next_in_page;
+            for (struct jit_block **link = &page->crossing; *link;)
+                if (is_in(jit, *link, gone))
+                    *link = (*link)->next_in_second;
+                else
+                    link = &(*link)->next_in_second;
+            jit_page_release_if_empty(jit, page->page);
+        }
     }
+}
+
+static void evict(struct jit *jit, unsigned n)
+{
+    struct share gone = arena_share(jit, n);
+
+    for (uint32_t i = 0; i < jit->block_counts[n]; i++) {
+        struct jit_block *block = jit->by_code[block_share(jit, n).start + i];
+        if (!block->valid)
+            continue;
+        unlink_incoming(jit, block);
+        unlink_outgoing(jit, block);
+        block->valid = false;
+    }
+    filter_lists(jit, gone);
+    memset(jit->jump_keys, 0, sizeof(jit->jump_keys));
+    jit->block_counts[n] = 0;
+    jit->generation++;
+    jit_empty_return_stack(jit); /* and what was set aside */
+    jit->stats.evictions++;
+}
+
+void jit_cache_make_room(struct jit *jit)
+{
+    if (likely(jit_cache_has_room(jit)))
+        return;
+    if (jit->page_count + 2 >= PAGES_MAX || jit->segment_count == 1) {
+        jit_cache_flush(jit);
+        return;
+    }
+    jit->segment = (jit->segment + 1) % jit->segment_count;
+    evict(jit, jit->segment);
+    jit_cache_carve(jit);
+    tell_tools(jit);
 }
 
 /* ---- Addresses ---- */

@@ -55,6 +55,7 @@ typedef uint16_t jit_mode_t;
 #define BLOCK_MAX_LINKS 48
 #define BLOCK_HOT_MAX   (16 * KIB)
 #define BLOCK_COLD_MAX  (16 * KIB)
+#define BLOCK_RECORD_MAX (8 * KIB)
 
 /* Where a guest instruction begins, in the page and in the host code. */
 struct insn_mark {
@@ -203,6 +204,9 @@ enum access_form {
 #define ADDEND_SLOTS  8
 #define RETURN_STACK_SIZE (256 * KIB)
 #define CODE_DEFAULT  (28 * MIB)
+#define SEGMENTS_MAX  8
+#define SEGMENT_MIN   (128 * KIB)
+#define PAGES_MAX     65536 /* with code */
 #define SITES_MAX     (1u << 19)
 #define BLOCK_BUCKETS 131072
 #define PAGE_BUCKETS  4096
@@ -218,7 +222,7 @@ struct iop_entry {
 
 struct jit_stats {
     uint64_t blocks, guest_insns, guest_bytes, hot_bytes, cold_bytes, translate_cycles;
-    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, site_misses, hashed, group_clones;
+    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed, group_clones;
     uint64_t helpers, slow_accesses, faults, host_faults, polls, exits, parks, salts, interpreted;
     uint64_t executed; /* counted by translated code, with -d jitstats */
 };
@@ -282,10 +286,15 @@ struct jit {
     size_t arena_size, arena_used;
     struct jit_block *by_address[BLOCK_BUCKETS];
     struct code_page *pages[PAGE_BUCKETS];
-    struct jit_block **by_code; /* in order of their hot code */
+    struct jit_block **by_code; /* by segments, in order of their hot code */
+    size_t by_code_size;
+    struct code_page *page_pool; /* PAGES_MAX */
+    uint32_t page_count;         /* of the pool, taken */
     struct code_page *free_pages;
-    uint32_t block_count;
-    uint64_t generation; /* grows with every flush */
+    /* Code, records and sites are used and dropped by segments. */
+    unsigned segment, segment_count;
+    uint32_t block_counts[SEGMENTS_MAX]; /* in by_code */
+    uint64_t generation; /* grows whenever blocks are dropped for lack of room, or all are */
     uint64_t exec_global_generation; /* of the mmu, that salts belong to */
     uint32_t salt_number;
     uint64_t exec_space_generation;
@@ -325,7 +334,8 @@ int jit_cache_create(struct jit *jit, struct error *err);
 void jit_cache_destroy(struct jit *jit);
 void jit_cache_carve(struct jit *jit);
 void *jit_arena_take(struct jit *jit, size_t size);
-bool jit_cache_has_room(const struct jit *jit);
+bool jit_cache_has_room(const struct jit *jit); /* for a block, in this segment */
+void jit_cache_make_room(struct jit *jit);      /* by dropping the oldest segment; not while a block of it will be resumed */
 void jit_cache_flush(struct jit *jit); /* everything; not while a block of it will be resumed */
 /* second_page: of a block that lies in two pages, else 0. */
 struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode, gpa_t second_page);

@@ -124,9 +124,11 @@ int jit_cache_create(struct jit *jit, struct error *err)
         return result;
     jit->arena = arena.base;
     jit->arena_size = arena.size;
-    jit->arena_used = 64; /* offset 0 is nobody's */
-    jit->by_code = calloc(size / 64, sizeof(*jit->by_code));
-    if (!jit->by_code)
+    jit->by_code_size = size / 64;
+    jit->segment_count = (unsigned)MAX(1, MIN(SEGMENTS_MAX, size / SEGMENT_MIN));
+    jit->by_code = calloc(jit->by_code_size, sizeof(*jit->by_code));
+    jit->page_pool = calloc(PAGES_MAX, sizeof(*jit->page_pool));
+    if (!jit->by_code || !jit->page_pool)
         return error_set(err, ENOMEM, "no memory for the translator");
     jit_cache_carve(jit);
     return 0;
@@ -140,7 +142,9 @@ void jit_cache_destroy(struct jit *jit)
         host_memory_free(&arena);
     jit->arena = NULL;
     free(jit->by_code);
+    free(jit->page_pool);
     jit->by_code = NULL;
+    jit->page_pool = NULL;
 }
 
 int jit_translate_create(struct jit *jit, struct error *err)

@@ -28,13 +28,6 @@ static void remember_jump(struct jit *jit, gva_t rip, struct jit_block *block)
     block->in_jump_cache = true;
 }
 
-/* Room for a block, by dropping all if need be. */
-static void make_room(struct jit *jit)
-{
-    if (!jit_cache_has_room(jit))
-        jit_cache_flush(jit);
-}
-
 static void announce(struct jit *jit, struct jit_block *block)
 {
     jit_block_insert(jit, block);
@@ -50,7 +43,7 @@ static struct jit_block *find_or_translate(struct jit *jit, gpa_t gpa, const uin
 
     if (block)
         return block;
-    make_room(jit);
+    jit_cache_make_room(jit);
     jit_page_acquire(jit, gpa); /* before the bytes are read */
     block = jit_translate(jit, gpa, host, PAGE_SIZE - (gpa & ~PAGE_MASK), mode, BLOCK_MAX_INSNS);
     if (block)
@@ -102,7 +95,7 @@ static struct jit_block *find_crossing(struct jit *jit, const struct jit_fetched
     struct jit_block *block = jit_block_find(jit, first->gpa, mode, second.gpa);
     if (block)
         return block;
-    make_room(jit);
+    jit_cache_make_room(jit);
     jit_page_acquire(jit, first->gpa);
     jit_page_acquire(jit, second.gpa);
     memcpy(bytes, first->host, in_first);
@@ -134,8 +127,8 @@ const void *jit_find_entry(struct jit *jit, bool *faulted)
 
     *faulted = false;
     jit->stats.lookups++;
-    if (unlikely(jit->cold.p + INDIRECT_ENTRY_MAX > jit->code.write + jit->code.size))
-        jit_cache_flush(jit);
+    if (unlikely(!jit_cache_has_room(jit))) /* for an indirect entry, too */
+        jit_cache_make_room(jit);
     if (!jit_fetch(cpu, cpu->cpu_rip, &f)) {
         *faulted = true;
         return NULL;

@@ -54,8 +54,9 @@ enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *e
     jit_mode_t mode = jit_current_mode(cpu) | MODE_SINGLE;
     bool user = cpu->cpl == 3;
 
-    if (jit->flush_wanted || !jit_cache_has_room(jit))
+    if (jit->flush_wanted)
         jit_cache_flush(jit);
+    jit_cache_make_room(jit);
     if ((cpu->code_size == CODE64 && !is_canonical(cpu->cpu_rip)) ||
         mmu_translate(&cpu->mmu, cpu->cpu_rip, MMU_EXECUTE, user ? MMU_USER : MMU_SUPERVISOR, &target, &fault) ||
         !target.host)

@@ -55,6 +55,7 @@ static void log_counters(const struct cpu *cpu, const struct jit *jit)
     LINE(links);
     LINE(invalidated);
     LINE(cache_flushes);
+    LINE(evictions);
     LINE(site_misses);
     LINE(hashed);
     LINE(group_clones);
