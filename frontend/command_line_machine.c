@@ -26,7 +26,8 @@ static const struct accel {
 } accels[] = {
     { "jit", &jit_engine, NULL, "translator (default)" },
     { "interp", &interp_engine, NULL, "precise interpreter" },
-    { "lockstep", &lockstep_engine, NULL, "both, block by block, compared: slow" },
+    { "lockstep", &lockstep_engine, NULL, "both, compared every few blocks: slow" },
+    { "lockstep-blocks", &lockstep_blocks_engine, NULL, "the same after every block, which is not chained" },
     { "tcg", &jit_engine, "taken as Eidolon's own translator (jit)", NULL },
     { "kvm", NULL, "not there yet", NULL },
     { "hvf", NULL, "not on Linux", NULL },

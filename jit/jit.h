@@ -8,7 +8,7 @@
 #include "cpu/interp/interp_internal.h"
 
 extern const struct engine jit_engine;
-extern const struct engine lockstep_engine;
+extern const struct engine lockstep_engine, lockstep_blocks_engine; /* compare chained code, or single blocks */
 
 /* For tests and the lockstep engine: runs one translated block of at most `max_instructions` at cpu_rip (exact), unchained;
  * events are not looked at. State is exact and parked on return: STEP_NEXT (cpu_rip is the next instruction's), STEP_FAULT

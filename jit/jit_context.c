@@ -51,7 +51,7 @@ static bool keep_stack(struct jit *jit, struct kept_stack *kept, const struct mo
     if (jit->return_sp - 8192 < (uint64_t)(uintptr_t)jit->return_stack)
         return false;
     *kept = (struct kept_stack){ jit->return_sp, *owner };
-    jit->return_sp -= 8;
+    jit->return_sp -= RETURN_FRAME; /* stays a multiple: see jit_signal.c */
     *(uint64_t *)jit->return_sp = (uint64_t)(uintptr_t)jit->thunk_return_empty;
     return true;
 }

@@ -149,6 +149,8 @@ static unsigned choose_kind(const struct translation *t, const struct tinsn *i)
     unsigned listed = kind_of_handler[row->handler];
     bool ends = row->attributes & (ATTR_BRANCH | ATTR_END) || row->jit_class == JIT_END;
 
+    if (unlikely(t->jit->slices) && jit_runs_once(&i->insn))
+        return KIND_HELPER_END;
     if (!listed || needs_handler(t, i) || segment_needs_handler(t, i))
         return ends ? KIND_HELPER_END : KIND_HELPER;
     switch (listed - 1) {

@@ -137,6 +137,11 @@ static void emit_alternative(struct translation *t)
         *cold = *hot;
         *hot = saved;
     }
+    if (t->jit->has_stats) { /* the instruction begins again */
+        emit_load(cold, T1, host_at(&t->jit->executed));
+        emit_lea(cold, T1, host_base(T1, -1));
+        emit_store(cold, host_at(&t->jit->executed), T1);
+    }
     emit8(cold, 0xe9);
     emit32(cold, 0);
     add_link(t, cold, i->page_offset);

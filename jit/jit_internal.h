@@ -203,6 +203,7 @@ enum access_form {
 #define HASHED_SIZE 8192
 #define ADDEND_SLOTS  8
 #define RETURN_STACK_SIZE (256 * KIB)
+#define RETURN_FRAME      16 /* ~guest address, host address; the guard page begins at a multiple, so that it is met by the push, never by the call */
 #define CODE_DEFAULT  (28 * MIB)
 #define SEGMENTS_MAX  8
 #define SEGMENT_MIN   (128 * KIB)
@@ -210,7 +211,6 @@ enum access_form {
 #define SITES_MAX     (1u << 19)
 #define BLOCK_BUCKETS 131072
 #define PAGE_BUCKETS  4096
-#define CALL_SENTINEL_SIZE 16
 
 /* Instructions that handlers execute, predecoded. */
 struct iop_entry {
@@ -315,6 +315,9 @@ struct jit {
     struct jit_tools *tools;          /* NULL: nobody is told of new blocks */
     struct jit_op_stats op_stats;     /* counts NULL: not wanted */
     struct lockstep *lockstep;        /* NULL: another engine */
+    /* For the lockstep engine: chained code is left after `budget` blocks, and at every fault. */
+    bool slices;
+    uint64_t budget, stray_faults; /* stray: host signals that were no fault of the instruction */
     struct jit_sabotage *sabotage;    /* NULL: no bugs on purpose */
     struct jit_stats stats;
 };
@@ -422,6 +425,12 @@ bool jit_attention_due(const struct cpu *cpu);
 enum step jit_run_single(struct jit *jit, unsigned max_instructions, unsigned *executed);
 /* Runs a block that was translated with MODE_SINGLE, at cpu_rip. */
 enum step jit_enter_single(struct jit *jit, struct jit_block *block, unsigned *executed);
+
+/* jit_lockstep_watch.c */
+struct insn;
+bool jit_runs_once(const struct insn *insn); /* it has effects, or a result, that cannot be had again */
+/* With `slices`: leaves such an instruction to the interpreter, with the fault of one that is withheld. */
+bool jit_lockstep_withholds(struct jit *jit, const struct insn *insn);
 
 /* jit_stats.c */
 void jit_count_in_c(struct jit *jit, const struct iop *op, enum jit_in_c reason);

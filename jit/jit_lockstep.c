@@ -33,6 +33,7 @@ static enum step run_once(struct lockstep *ls, enum lockstep_reason reason)
 {
     ls->not_compared[reason]++;
     ls->memory.stale = true;
+    ls->jit->system_call.valid = 0; /* it may be WRMSR */
     ls->cpu->stats.instructions++;
     return interp_step(ls->cpu);
 }
@@ -46,20 +47,19 @@ static enum step deliver(struct lockstep *ls)
 
 /* ---- Running twice ---- */
 
+bool lockstep_is_unfinished(enum step step)
+{
+    return step == STEP_FAULT || step == STEP_REPEAT;
+}
+
 static void run_translated(struct lockstep *ls, const struct lockstep_plan *plan, struct lockstep_outcome *out)
 {
-    uint64_t host_faults = ls->jit->stats.host_faults;
+    uint64_t stray_faults = ls->jit->stray_faults;
 
     *out = (struct lockstep_outcome){ 0 };
     out->step = jit_enter_single(ls->jit, plan->block, &out->executed);
     out->fault = ls->cpu->fault;
-    out->host_fault = ls->jit->stats.host_faults != host_faults && out->step != STEP_FAULT;
-}
-
-/* Has the last instruction not retired? */
-static bool is_unfinished(enum step step)
-{
-    return step == STEP_FAULT || step == STEP_REPEAT;
+    out->host_fault = ls->jit->stray_faults != stray_faults;
 }
 
 static gva_t next_rip(const struct cpu *cpu, const struct iop *op)
@@ -67,11 +67,17 @@ static gva_t next_rip(const struct cpu *cpu, const struct iop *op)
     return (cpu->cpu_rip + op->insn.length) & iop_ip_mask(op);
 }
 
-/* One instruction; true: it retired, and the next one of the plan follows it. */
-static bool interpret_one(struct cpu *cpu, const struct lockstep_op *op, struct lockstep_outcome *out)
+bool lockstep_interpret(struct lockstep *ls, const struct lockstep_op *op, struct lockstep_outcome *out)
 {
+    struct cpu *cpu = ls->cpu;
     gva_t next = next_rip(cpu, &op->iop);
 
+    ls->last = op->iop.insn;
+    out->last = &ls->last;
+    if (unlikely(lockstep_withholds(ls, &op->iop.insn, !out->executed))) {
+        out->step = STEP_FAULT;
+        return false;
+    }
     out->step = op->iop.fn(cpu, &op->iop);
     switch (out->step) {
     case STEP_NEXT:
@@ -92,15 +98,16 @@ static bool interpret_one(struct cpu *cpu, const struct lockstep_op *op, struct 
 static void run_interpreted(struct lockstep *ls, const struct lockstep_plan *plan,
                             const struct lockstep_outcome *translated, struct lockstep_outcome *out)
 {
-    struct cpu *cpu = ls->cpu;
-    unsigned tries = MIN(translated->executed + is_unfinished(translated->step), (unsigned)plan->count);
+    unsigned tries = MIN(translated->executed + lockstep_is_unfinished(translated->step), (unsigned)plan->count);
 
     *out = (struct lockstep_outcome){ .step = STEP_NEXT };
-    while (tries-- && interpret_one(cpu, &plan->ops[out->executed], out))
+    while (tries-- && lockstep_interpret(ls, &plan->ops[out->executed], out))
         ;
-    cpu_park_vectors(cpu);
-    out->fault = cpu->fault;
+    cpu_park_vectors(ls->cpu);
+    out->fault = ls->cpu->fault;
 }
+
+/* ---- Comparing ---- */
 
 static bool faults_equal(const struct fault *a, const struct fault *b)
 {
@@ -109,7 +116,7 @@ static bool faults_equal(const struct fault *a, const struct fault *b)
 
 static bool outcomes_equal(const struct lockstep_outcome *translated, const struct lockstep_outcome *interpreted)
 {
-    bool unfinished = is_unfinished(translated->step) || is_unfinished(interpreted->step);
+    bool unfinished = lockstep_is_unfinished(translated->step) || lockstep_is_unfinished(interpreted->step);
 
     if (translated->host_fault || translated->executed != interpreted->executed ||
         (unfinished && translated->step != interpreted->step))
@@ -122,28 +129,27 @@ static bool outcomes_equal(const struct lockstep_outcome *translated, const stru
 
 /* A walk may set A for an access that is not made, and D if the block was left before it, to make it in another way. The return address of
  * a call that faults because of its target may have been stored: processors do it, the interpreter does not. */
-static struct lockstep_tolerance tolerance(const struct lockstep *ls, const struct lockstep_plan *plan,
-                                           const struct lockstep_outcome *out)
+static struct lockstep_tolerance tolerance(const struct lockstep *ls, const struct lockstep_outcome *out)
 {
     struct lockstep_tolerance t = { .entry_bits = ENTRY_A };
 
     if (ls->jit->group_missed || out->step == STEP_FAULT)
         t.entry_bits |= ENTRY_D;
-    if (out->step == STEP_FAULT && out->executed < plan->count) {
-        const struct insn *insn = &plan->ops[out->executed].iop.insn;
-        if (insn->row && (insn->row->handler == HANDLER_call || insn->row->handler == HANDLER_call_ind)) {
-            t.size = insn->operand_size;
-            t.gva = ls->cpu->gpr[REG_RSP] - t.size;
-        }
+    if (out->step == STEP_FAULT && out->last && out->last->row &&
+        (out->last->row->handler == HANDLER_call || out->last->row->handler == HANDLER_call_ind)) {
+        t.size = out->last->operand_size;
+        t.gva = ls->cpu->gpr[REG_RSP] - t.size;
     }
     return t;
 }
 
-static bool memory_equal(struct lockstep *ls, const struct lockstep_plan *plan, const struct lockstep_outcome *out)
+static bool all_equal(struct lockstep *ls, const struct lockstep_outcome *translated, const struct lockstep_outcome *out)
 {
-    struct lockstep_tolerance tolerated = tolerance(ls, plan, out);
+    struct lockstep_tolerance tolerated = tolerance(ls, out);
 
-    return lockstep_memory_equal(ls, &tolerated);
+    return outcomes_equal(translated, out) &&
+           lockstep_state_equal(&ls->translated, &ls->interpreted, out->undefined) &&
+           lockstep_memory_equal(ls, &tolerated);
 }
 
 /* A repeated string instruction stops when an event comes, which one of the two may have seen only. */
@@ -162,8 +168,23 @@ static void drop_x87_pointers(struct cpu *cpu)
     fx->fip = fx->fdp = 0;
 }
 
-/* True: both agree, and *out is what happened. */
-static bool run_both(struct lockstep *ls, const struct lockstep_plan *plan, struct lockstep_outcome *out)
+static void fail(struct lockstep *ls, const struct lockstep_plan *plan, const struct lockstep_outcome *translated,
+                 const struct lockstep_outcome *interpreted)
+{
+    unsigned most = MAX(translated->executed, interpreted->executed) + 1;
+
+    ls->failed = true;
+    lockstep_report(ls, plan, translated, interpreted);
+    if (plan) {
+        ls->memory.phase = PHASE_FREE;
+        return;
+    }
+    lockstep_state_restore(ls->cpu, &ls->before);
+    lockstep_memory_undo(ls);
+    lockstep_slice_again(ls, most);
+}
+
+bool lockstep_run_both(struct lockstep *ls, const struct lockstep_plan *plan, struct lockstep_outcome *out)
 {
     struct cpu *cpu = ls->cpu;
     struct lockstep_outcome translated;
@@ -172,15 +193,19 @@ static bool run_both(struct lockstep *ls, const struct lockstep_plan *plan, stru
     for (unsigned tries = 0;; tries++) {
         lockstep_state_save(cpu, &ls->before);
         lockstep_memory_begin(ls);
-        run_translated(ls, plan, &translated);
+        if (plan)
+            run_translated(ls, plan, &translated);
+        else
+            lockstep_slice_translated(ls, &translated);
         lockstep_state_save(cpu, &ls->translated);
         lockstep_state_restore(cpu, &ls->before);
         lockstep_memory_turn(ls);
-        run_interpreted(ls, plan, &translated, out);
+        if (plan)
+            run_interpreted(ls, plan, &translated, out);
+        else
+            lockstep_slice_interpreted(ls, &translated, out);
         lockstep_state_save(cpu, &ls->interpreted);
-        if (likely(outcomes_equal(&translated, out) &&
-                   lockstep_state_equal(&ls->translated, &ls->interpreted, out->undefined) &&
-                   memory_equal(ls, plan, out))) {
+        if (likely(all_equal(ls, &translated, out))) {
             lockstep_memory_end(ls);
             return true;
         }
@@ -190,45 +215,74 @@ static bool run_both(struct lockstep *ls, const struct lockstep_plan *plan, stru
         lockstep_state_restore(cpu, &ls->before);
         lockstep_memory_undo(ls);
     }
-    ls->failed = true;
-    lockstep_report(ls, plan, &translated, out);
-    ls->memory.phase = PHASE_FREE;
+    fail(ls, plan, &translated, out);
     return false;
 }
 
-static enum step step_once(struct lockstep *ls, bool single, jit_mode_t more);
+/* ---- A step ---- */
 
-static enum step compare_block(struct lockstep *ls, const struct lockstep_plan *plan)
+/* What is to be done after both have agreed. Nothing was executed, and not for a fault: false. */
+static bool finish_step(struct lockstep *ls, const struct lockstep_outcome *out, enum step *step)
 {
-    struct lockstep_outcome out;
-
-    if (!run_both(ls, plan, &out))
-        return STEP_EXIT;
-    ls->blocks++;
-    ls->compared += out.executed;
-    ls->cpu->stats.instructions += out.executed;
-    if (out.step == STEP_FAULT && out.fault.vector == VECTOR_WITHHELD)
-        return run_once(ls, ls->memory.withheld);
-    if (out.step == STEP_FAULT)
-        return deliver(ls);
-    if (!out.executed && ls->jit->group_missed)
-        return step_once(ls, plan->limit == 1, MODE_NO_GROUPS);
-    if (!out.executed && out.step != STEP_REPEAT)
-        return run_once(ls, REASON_UNTRANSLATED);
-    return out.step;
+    ls->steps++;
+    ls->compared += out->executed;
+    ls->cpu->stats.instructions += out->executed;
+    *step = out->step;
+    if (out->step == STEP_REPEAT)
+        return true;
+    if (out->step != STEP_FAULT)
+        return out->executed;
+    if (out->fault.vector != VECTOR_WITHHELD) {
+        *step = deliver(ls);
+        return true;
+    }
+    /* for want of room, or to let the x87 pointers be dropped: the next step begins there */
+    bool again = ls->memory.withheld == REASON_NONE || ls->memory.withheld == REASON_PAGES;
+    if (again && out->executed)
+        *step = STEP_NEXT;
+    else
+        *step = run_once(ls, again ? REASON_PAGES : ls->memory.withheld);
+    return true;
 }
 
-/* `single`: no more than one instruction, as after an interrupt shadow. */
-static enum step step_once(struct lockstep *ls, bool single, jit_mode_t more)
+/* `limit`: no more instructions than that. */
+static enum step step_block(struct lockstep *ls, unsigned limit)
 {
     enum lockstep_reason reason;
+    struct lockstep_outcome out;
+    enum step step;
 
+    for (jit_mode_t more = 0;; more = MODE_NO_GROUPS) {
+        struct lockstep_plan *plan = lockstep_plan_find(ls, limit, more, &reason);
+        if (!plan)
+            return reason == REASON_NONE ? deliver(ls) : run_once(ls, reason);
+        if (!lockstep_run_both(ls, plan, &out))
+            return STEP_EXIT;
+        if (finish_step(ls, &out, &step))
+            return step;
+        if (!ls->jit->group_missed || more)
+            return run_once(ls, REASON_UNTRANSLATED);
+    }
+}
+
+static enum step step_slice(struct lockstep *ls)
+{
+    struct lockstep_outcome out;
+    enum step step;
+
+    if (!lockstep_run_both(ls, NULL, &out))
+        return STEP_EXIT;
+    return finish_step(ls, &out, &step) ? step : step_block(ls, BLOCK_MAX_INSNS);
+}
+
+/* `shadow`: one instruction before interrupts are looked at. */
+static enum step step_once(struct lockstep *ls, bool shadow)
+{
     if (!jit_can_run(ls->cpu))
         return run_once(ls, REASON_MODE);
-    struct lockstep_plan *plan = lockstep_plan_find(ls, single ? 1 : BLOCK_MAX_INSNS, more, &reason);
-    if (plan)
-        return compare_block(ls, plan);
-    return reason == REASON_NONE ? deliver(ls) : run_once(ls, reason);
+    if (shadow || !ls->in_slices)
+        return step_block(ls, shadow ? 1 : BLOCK_MAX_INSNS);
+    return step_slice(ls);
 }
 
 static enum cpu_exit lockstep_run(struct cpu *cpu)
@@ -237,14 +291,16 @@ static enum cpu_exit lockstep_run(struct cpu *cpu)
 
     jit_signal_enter(ls->jit);
     ls->memory.stale = true; /* loaders, resets */
+    ls->jit->system_call.valid = 0;
     for (;;) {
         bool shadow = cpu->interrupt_shadow || cpu->debug_shadow;
+        atomic_store(&cpu->quiet, 1);
         if (unlikely(interp_attention_needed(cpu))) {
             ls->memory.stale = true;
             if (!interp_attend(cpu))
                 return cpu->activity == CPU_SHUTDOWN ? CPU_EXIT_TRIPLE_FAULT : CPU_EXIT_STOPPED;
         }
-        if (unlikely(step_once(ls, shadow, 0) == STEP_EXIT))
+        if (unlikely(step_once(ls, shadow) == STEP_EXIT))
             return ls->failed ? CPU_EXIT_ERROR : CPU_EXIT_TRIPLE_FAULT;
     }
 }
@@ -260,7 +316,7 @@ static void free_lockstep(struct lockstep *ls)
     free(ls);
 }
 
-static int lockstep_create(struct cpu *cpu, struct error *err)
+static int create(struct cpu *cpu, bool in_slices, struct error *err)
 {
     if (cpu->index)
         return error_set(err, EINVAL, "-accel lockstep compares one vCPU only: -smp 1");
@@ -280,8 +336,20 @@ static int lockstep_create(struct cpu *cpu, struct error *err)
     }
     ls->jit = jit_of(cpu);
     ls->jit->lockstep = ls;
+    ls->in_slices = ls->jit->slices = in_slices;
+    ls->jit->has_stats |= in_slices; /* instructions are counted */
     lockstep_watch(ls);
     return 0;
+}
+
+static int create_slices(struct cpu *cpu, struct error *err)
+{
+    return create(cpu, true, err);
+}
+
+static int create_blocks(struct cpu *cpu, struct error *err)
+{
+    return create(cpu, false, err);
 }
 
 static void lockstep_destroy(struct cpu *cpu)
@@ -300,7 +368,15 @@ static void lockstep_flush(struct cpu *cpu)
 
 const struct engine lockstep_engine = {
     .name = "lockstep",
-    .create = lockstep_create,
+    .create = create_slices,
+    .destroy = lockstep_destroy,
+    .run = lockstep_run,
+    .flush = lockstep_flush,
+};
+
+const struct engine lockstep_blocks_engine = {
+    .name = "lockstep-blocks",
+    .create = create_blocks,
     .destroy = lockstep_destroy,
     .run = lockstep_run,
     .flush = lockstep_flush,

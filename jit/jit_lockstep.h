@@ -106,12 +106,21 @@ struct lockstep_plan {
 #define LOCKSTEP_BUCKETS 65536
 #define LOCKSTEP_ARENA   (512 * MIB)
 
+#define LOCKSTEP_TRACE 64
+
+struct lockstep_trace {
+    gva_t rip;
+    gpa_t gpa;
+    unsigned count; /* instructions executed */
+};
+
 struct lockstep_outcome {
     enum step step;
     unsigned executed;  /* instructions that retired */
     bool host_fault;    /* translated code raised a signal that the instruction does not account for */
     struct fault fault; /* STEP_FAULT */
     uint64_t undefined; /* flags */
+    const struct insn *last; /* that was tried; of the interpreter only */
 };
 
 struct lockstep {
@@ -122,9 +131,31 @@ struct lockstep {
     struct lockstep_plan *plans[LOCKSTEP_BUCKETS];
     struct host_region arena;
     size_t arena_used;
-    uint64_t compared, blocks, exceptions, repeated, not_compared[REASON_COUNT];
+    bool in_slices; /* chained code is compared, many blocks at once */
+    uint64_t slice_start; /* jit->executed then */
+    struct insn last;
+    struct lockstep_trace trace[LOCKSTEP_TRACE]; /* what the interpreter executed of a slice: a ring */
+    unsigned trace_count;
+    uint64_t compared, steps, exceptions, repeated, not_compared[REASON_COUNT];
     bool failed; /* a difference has been reported */
 };
+
+/* jit_lockstep.c. plan: NULL: a slice of chained code. */
+bool lockstep_run_both(struct lockstep *ls, const struct lockstep_plan *plan, struct lockstep_outcome *out);
+bool lockstep_is_unfinished(enum step step); /* has the last instruction not retired? */
+/* One instruction; true: it retired, and the next one in memory follows it. */
+bool lockstep_interpret(struct lockstep *ls, const struct lockstep_op *op, struct lockstep_outcome *out);
+
+/* jit_lockstep_slice.c */
+void lockstep_slice_translated(struct lockstep *ls, struct lockstep_outcome *out);
+void lockstep_slice_interpreted(struct lockstep *ls, const struct lockstep_outcome *translated,
+                                struct lockstep_outcome *out);
+/* After a difference: does it show when the blocks run unchained? Reports where. */
+void lockstep_slice_again(struct lockstep *ls, uint64_t instructions);
+
+/* jit_lockstep_watch.c */
+bool lockstep_stores_x87_pointers(const struct insn *insn);
+bool lockstep_withholds(struct lockstep *ls, const struct insn *insn, bool first);
 
 /* jit_lockstep_plan.c: what to run at cpu_rip: at most `limit` instructions, `more`: MODE_NO_GROUPS or 0. NULL: *reason says why
  * the instruction at cpu_rip has to be run once; REASON_NONE: fetching it faults, cpu->fault is filled. */
@@ -151,7 +182,8 @@ void lockstep_watch(struct lockstep *ls);
 
 /* jit_lockstep_report.c */
 void lockstep_report(struct lockstep *ls, const struct lockstep_plan *plan, const struct lockstep_outcome *translated,
-                     const struct lockstep_outcome *interpreted);
+                     const struct lockstep_outcome *interpreted); /* plan: NULL: a slice */
+void lockstep_say(const char *text);
 void lockstep_summary(const struct lockstep *ls);
 
 #endif

@@ -9,68 +9,7 @@
 
 #include <string.h>
 
-/* ---- What must not be run twice ---- */
-
-enum { ONCE = 1 }; /* reasons are stored plus 1: 0 is "not listed" */
-static const uint8_t reason_of_handler[HANDLER_COUNT] = {
-#define RUN_ONCE(name, reason) [HANDLER_##name] = ONCE + REASON_##reason
-    RUN_ONCE(in, PORT), RUN_ONCE(out, PORT), RUN_ONCE(ins, PORT), RUN_ONCE(outs, PORT),
-    RUN_ONCE(rdtsc, CLOCK), RUN_ONCE(rdtscp, CLOCK), RUN_ONCE(rdpmc, CLOCK), RUN_ONCE(rdrand, CLOCK),
-    RUN_ONCE(rdseed, CLOCK), RUN_ONCE(rdmsr, MSR), RUN_ONCE(wrmsr, MSR), RUN_ONCE(mov_from_cr, CONTROL),
-    RUN_ONCE(mov_to_cr, CONTROL), RUN_ONCE(mov_from_dr, CONTROL), RUN_ONCE(mov_to_dr, CONTROL), RUN_ONCE(lmsw, CONTROL),
-    RUN_ONCE(hlt, CONTROL), RUN_ONCE(cpuid, CONTROL), RUN_ONCE(invd, CONTROL), RUN_ONCE(wbinvd, CONTROL),
-    RUN_ONCE(invlpg, CONTROL), RUN_ONCE(invpcid, CONTROL), RUN_ONCE(wrpkru, CONTROL), RUN_ONCE(xsetbv, CONTROL),
-    RUN_ONCE(monitor, CONTROL), RUN_ONCE(mwait, CONTROL), RUN_ONCE(rsm, CONTROL), RUN_ONCE(vmcall, CONTROL),
-#undef RUN_ONCE
-};
-
-/* Outside 64-bit mode these may switch tasks, and so CR3. */
-static bool may_switch_tasks(const struct insn *insn)
-{
-    if (insn->code_size == CODE64)
-        return false;
-    switch (insn->row->handler) {
-    case HANDLER_jmp_far:
-    case HANDLER_call_far:
-    case HANDLER_int:
-    case HANDLER_int3:
-    case HANDLER_int1:
-    case HANDLER_into:
-    case HANDLER_iret:
-        return true;
-    default:
-        return false;
-    }
-}
-
-enum lockstep_reason lockstep_reason_of(const struct insn *insn)
-{
-    if (!insn->row)
-        return REASON_NONE;
-    unsigned listed = reason_of_handler[insn->row->handler];
-    if (listed)
-        return (enum lockstep_reason)(listed - ONCE);
-    return may_switch_tasks(insn) ? REASON_CONTROL : REASON_NONE;
-}
-
 /* ---- Decoding ---- */
-
-/* The x87 pointers are dropped before each block: what stores them has to come first in one. */
-static bool stores_x87_pointers(const struct insn *insn)
-{
-    switch (insn->row->handler) {
-    case HANDLER_fnstenv:
-    case HANDLER_fnsave:
-    case HANDLER_fxsave:
-    case HANDLER_xsave:
-    case HANDLER_xsaveopt:
-    case HANDLER_xsavec:
-    case HANDLER_xsaves:
-        return true;
-    default:
-        return false;
-    }
-}
 
 static bool ends_plan(const struct insn_row *row)
 {
@@ -99,7 +38,7 @@ static unsigned count_instructions(const uint8_t *bytes, size_t available, enum 
                 *reason = once;
             break;
         }
-        if (count && status == DECODE_OK && stores_x87_pointers(&insn))
+        if (count && status == DECODE_OK && lockstep_stores_x87_pointers(&insn))
             break;
         count++;
         at += insn.length;

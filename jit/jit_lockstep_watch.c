@@ -1,9 +1,93 @@
-/* What the MMU asks and tells the lockstep engine (struct mmu_watch): which pages may be written, which accesses are not to
- * be made, what was walked.
+/* What is asked of the lockstep engine while a block runs: by the translator, whether an instruction may be run twice; by the
+ * MMU (struct mmu_watch), which pages may be written and which accesses be made, and it is told what is walked.
  *
  * Called from slow paths of translated code, while the guest's vector state is in the host's registers: it is parked
  * before pages are copied. vCPU thread only. */
 #include "jit/jit_lockstep.h"
+
+/* ---- What must not be run twice ---- */
+
+enum { ONCE = 1 }; /* reasons are stored plus 1: 0 is "not listed" */
+static const uint8_t reason_of_handler[HANDLER_COUNT] = {
+#define RUN_ONCE(name, reason) [HANDLER_##name] = ONCE + REASON_##reason
+    RUN_ONCE(in, PORT), RUN_ONCE(out, PORT), RUN_ONCE(ins, PORT), RUN_ONCE(outs, PORT),
+    RUN_ONCE(rdtsc, CLOCK), RUN_ONCE(rdtscp, CLOCK), RUN_ONCE(rdpmc, CLOCK), RUN_ONCE(rdrand, CLOCK),
+    RUN_ONCE(rdseed, CLOCK), RUN_ONCE(rdmsr, MSR), RUN_ONCE(wrmsr, MSR), RUN_ONCE(mov_from_cr, CONTROL),
+    RUN_ONCE(mov_to_cr, CONTROL), RUN_ONCE(mov_from_dr, CONTROL), RUN_ONCE(mov_to_dr, CONTROL), RUN_ONCE(lmsw, CONTROL),
+    RUN_ONCE(hlt, CONTROL), RUN_ONCE(cpuid, CONTROL), RUN_ONCE(invd, CONTROL), RUN_ONCE(wbinvd, CONTROL),
+    RUN_ONCE(invlpg, CONTROL), RUN_ONCE(invpcid, CONTROL), RUN_ONCE(wrpkru, CONTROL), RUN_ONCE(xsetbv, CONTROL),
+    RUN_ONCE(monitor, CONTROL), RUN_ONCE(mwait, CONTROL), RUN_ONCE(rsm, CONTROL), RUN_ONCE(vmcall, CONTROL),
+#undef RUN_ONCE
+};
+
+/* Outside 64-bit mode these may switch tasks, and so CR3. */
+static bool may_switch_tasks(const struct insn *insn)
+{
+    if (insn->code_size == CODE64)
+        return false;
+    switch (insn->row->handler) {
+    case HANDLER_jmp_far:
+    case HANDLER_call_far:
+    case HANDLER_int:
+    case HANDLER_int3:
+    case HANDLER_int1:
+    case HANDLER_into:
+    case HANDLER_iret:
+        return true;
+    default:
+        return false;
+    }
+}
+
+enum lockstep_reason lockstep_reason_of(const struct insn *insn)
+{
+    if (!insn->row)
+        return REASON_NONE;
+    unsigned listed = reason_of_handler[insn->row->handler];
+    if (listed)
+        return (enum lockstep_reason)(listed - ONCE);
+    return may_switch_tasks(insn) ? REASON_CONTROL : REASON_NONE;
+}
+
+bool jit_runs_once(const struct insn *insn)
+{
+    return lockstep_reason_of(insn) != REASON_NONE;
+}
+
+/* The x87 pointers are dropped before each block: what stores them has to come first. */
+bool lockstep_stores_x87_pointers(const struct insn *insn)
+{
+    switch (insn->row->handler) {
+    case HANDLER_fnstenv:
+    case HANDLER_fnsave:
+    case HANDLER_fxsave:
+    case HANDLER_xsave:
+    case HANDLER_xsaveopt:
+    case HANDLER_xsavec:
+    case HANDLER_xsaves:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool lockstep_withholds(struct lockstep *ls, const struct insn *insn, bool first)
+{
+    enum lockstep_reason reason = lockstep_reason_of(insn);
+
+    if (reason == REASON_NONE && (first || !insn->row || !lockstep_stores_x87_pointers(insn)))
+        return false;
+    ls->memory.withheld = reason;
+    ls->cpu->fault = (struct fault){ .vector = VECTOR_WITHHELD };
+    return true;
+}
+
+bool jit_lockstep_withholds(struct jit *jit, const struct insn *insn)
+{
+    return lockstep_withholds(jit->lockstep, insn, jit->executed - jit->lockstep->slice_start == 1);
+}
+
+/* ---- Memory ---- */
 
 static struct lockstep_page *find_page(struct lockstep_memory *memory, const uint8_t *host)
 {

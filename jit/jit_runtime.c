@@ -171,6 +171,8 @@ static const void *no_entry(struct jit *jit, bool faulted)
 {
     if (!faulted)
         return leave(jit, STEP_NEXT); /* the engine interprets what cannot be translated */
+    if (unlikely(jit->slices))
+        return leave(jit, STEP_NEXT);
     jit->stats.faults++;
     if (cpu_deliver_exception(jit->cpu) == STEP_EXIT)
         return leave(jit, STEP_EXIT);
@@ -183,7 +185,7 @@ static const void *go_on(struct jit *jit)
     struct cpu *cpu = jit->cpu;
     bool faulted;
 
-    if (jit->single_limit)
+    if (jit->single_limit || (unlikely(jit->slices) && !jit->budget))
         return leave(jit, STEP_NEXT);
     if (!atomic_load_explicit(&cpu->quiet, memory_order_relaxed) || jit_attention_due(cpu) || !jit_can_run(cpu))
         return leave(jit, STEP_NEXT);
@@ -265,7 +267,7 @@ static const struct iop *find_iop(struct jit *jit, const struct jit_block *block
 static const void *deliver_fault(struct jit *jit)
 {
     jit->stats.faults++;
-    if (jit->single_limit)
+    if (jit->single_limit || jit->slices)
         return leave(jit, STEP_FAULT);
     if (cpu_deliver_exception(jit->cpu) == STEP_EXIT)
         return leave(jit, STEP_EXIT);
@@ -304,6 +306,8 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
     }
     if (jit->single_limit)
         jit->single_executed = insn;
+    if (unlikely(jit->slices) && jit_lockstep_withholds(jit, &op->insn))
+        return leave(jit, STEP_FAULT);
     enum step step = op->fn(cpu, op);
     if (op->insn.row && may_change_system_calls(op->insn.row->handler))
         jit->system_call.valid = 0;
@@ -342,7 +346,7 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
     case STEP_EXIT:
         return leave(jit, STEP_EXIT);
     default: /* REPEAT, RESYNC: cpu_rip is where to go on */
-        if (jit->single_limit)
+        if (jit->single_limit || jit->slices)
             return leave(jit, step);
         break;
     }
@@ -418,6 +422,7 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
         const uint8_t *bytes = bytes_at(jit, gpa);
         uint64_t generation = jit->generation;
         jit->stats.group_clones++;
+        jit->executed -= jit->has_stats; /* the instruction begins again */
         struct jit_block *clone = bytes ? find_or_translate(jit, gpa, bytes, block->mode | MODE_NO_GROUPS) : NULL;
         if (clone && generation == jit->generation)
             return jit->code.execute + clone->entry;
@@ -487,7 +492,7 @@ static const void *bad_target(struct jit *jit)
     struct jit_block *block = (struct jit_block *)(jit->arena + (jit->origin & ~63ull));
     unsigned insn = jit->origin & 63;
 
-    if (!jit->origin && jit->single_limit)
+    if (!jit->origin && (jit->single_limit || jit->slices))
         return leave(jit, STEP_NEXT); /* the fault is the next instruction's, that cannot be fetched */
     if (!jit->origin) {
         raise_fault(cpu, VECTOR_GP, 0);
@@ -613,7 +618,9 @@ const void *jit_fault(struct cpu *cpu, const uint8_t *unused)
     take_flags(jit);
     settle_flags(jit, block, block->marks[insn].flags_source);
     jit->stats.host_faults++;
+    uint64_t faults = jit->stats.faults;
     const void *resume = execute_by_handler(jit, block, insn, JIT_IN_C_FAULT);
+    jit->stray_faults += faults == jit->stats.faults;
     jit_load_flags(jit);
     return resume;
 }

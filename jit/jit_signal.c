@@ -34,18 +34,12 @@ static void chain(int number, siginfo_t *info, void *context)
     }
 }
 
-/* A push or a call hit the guard page. With a call's partner pushed already, that one is pushed again. */
+/* The guard page was hit. Frames are of 16 bytes and the page begins at a multiple, so it was the push of a call's expected address,
+ * or something that is pushed for a moment only: the same instruction with an empty stack is as good. What was on the
+ * stack is looked up when the guest returns to it. */
 static void restart_return_stack(const struct jit_signal_region *r, ucontext_t *user)
 {
-    greg_t *regs = user->uc_mcontext.gregs;
-    const uint8_t *pc = (const uint8_t *)regs[REG_RIP];
-    uint64_t sp = r->return_base;
-
-    if (pc[0] == 0xe8 && pc[-1] == 0x51 && jit_signal_is_hot(r->jit, pc)) {
-        sp -= 8;
-        *(uint64_t *)sp = (uint64_t)regs[REG_RCX];
-    }
-    regs[REG_RSP] = (greg_t)sp;
+    user->uc_mcontext.gregs[REG_RSP] = (greg_t)r->return_base;
     jit_signal_return_stack_lost(r->jit);
 }
 

@@ -17,7 +17,6 @@ void jit_signal_install(void); /* once per process */
 void jit_signal_set_region(const struct jit_signal_region *region); /* of this thread */
 
 /* jit_signal_glue.c, called by the handler */
-bool jit_signal_is_hot(const struct jit *jit, const uint8_t *pc);
 void jit_signal_return_stack_lost(struct jit *jit);
 bool jit_signal_note_fault(struct jit *jit, uintptr_t pc); /* false: no guest instruction is there */
 void jit_signal_report(const struct jit *jit, uintptr_t pc, const long long *registers);

@@ -6,11 +6,6 @@
 
 #include "jit/jit_internal.h"
 
-bool jit_signal_is_hot(const struct jit *jit, const uint8_t *pc)
-{
-    return (uint64_t)(pc - jit->code.execute) < jit->code.hot_size;
-}
-
 void jit_signal_return_stack_lost(struct jit *jit)
 {
     jit->user_stack.sp = jit->outer_stack.sp = 0;

@@ -159,7 +159,8 @@ static void emit_syscall(struct jit *jit, struct emitter *e)
     emit_store(e, host_at(&jit->user_stack.sp), HOST_RSP);
     emit_store_qword(e, &jit->outer_stack.sp, 0);
     emit_load(e, T1, host_at(&call->sentinel));
-    emit8(e, 0x51); /* push rcx */
+    emit_lea(e, HOST_RSP, host_base(HOST_RSP, -RETURN_FRAME));
+    emit_store(e, host_base(HOST_RSP, 0), T1);
     emit_copy_salt(e, &jit->current, &call->kernel);
     emit_copy(e, &jit->salt, &call->salt);
     emit_copy(e, &jit->negative_salt, &call->negative_salt);

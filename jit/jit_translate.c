@@ -17,6 +17,25 @@ static void emit_count(struct translation *t)
     emit_store(e, host_at(&t->jit->executed), T1);
 }
 
+/* For the lockstep engine: leaves if the budget is spent. */
+static void emit_budget(struct translation *t)
+{
+    struct jit *jit = t->jit;
+    struct emitter *e = &jit->hot;
+
+    if (likely(!jit->slices) || t->mode & MODE_SINGLE)
+        return;
+    t->current = 0;
+    const uint8_t *leave = cold_poll(t, (int64_t)(t->gpa & ~PAGE_MASK));
+    emit_load(e, T1, host_at(&jit->budget));
+    uint8_t *spent = emit_short(e, OPCODE_JRCXZ), *over = emit_short(e, OPCODE_JMP8);
+    emit_short_here(e, spent);
+    emit_jmp(e, leave);
+    emit_short_here(e, over);
+    emit_lea(e, T1, host_base(T1, -1));
+    emit_store(e, host_at(&jit->budget), T1);
+}
+
 static void emit_save_flags(struct translation *t)
 {
     struct emitter *e = &t->jit->hot;
@@ -87,6 +106,7 @@ static void emit_block(struct translation *t)
         emit_save_flags(t);
         t->replay_entry = e->p;
     }
+    emit_budget(t);
     for (t->current = 0; t->current < t->count; t->current++) {
         struct tinsn *i = &t->insns[t->current];
         t->marks[t->current] = (struct insn_mark){ .host = (uint16_t)(e->p - t->hot_start),

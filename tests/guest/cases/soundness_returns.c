@@ -333,6 +333,14 @@ static void deep(void)
         "edx; ret;"
         "2:",
         .rsp = LARGE + 0x200000);
+    HOT("soundness-07-recursion-by-pointer", USER, large_stack(),
+        "mov ecx, 100000; xor eax, eax; xor edx, edx; lea rsi, [rip+1f]; call rsi; jmp 2f; 1: inc eax; dec ecx; jz 3f; "
+        "call rsi; 3: inc edx; ret; 2:",
+        .rsp = LARGE + 0x200000, .hide = 1 << 6);
+    HOT("soundness-07-recursion-by-pointer-kernel", KERNEL, large_stack(),
+        "mov ecx, 100000; xor eax, eax; xor edx, edx; lea rsi, [rip+1f]; call rsi; jmp 2f; 1: inc eax; dec ecx; jz 3f; "
+        "call rsi; 3: inc edx; ret; 2:",
+        .rsp = LARGE + 0x200000, .hide = 1 << 6);
     HOT("soundness-07-mutual-recursion", USER, large_stack(),
         "mov ecx, 60000; xor eax, eax; xor edx, edx; lea rsi, [rip+4f]; call 1f; jmp 2f;"
         "1: inc eax; dec ecx; jz 3f; call rsi; add edx, 2; 3: ret;"
