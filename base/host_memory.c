@@ -15,6 +15,25 @@
 #define MFD_EXEC 0x0010U
 #endif
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+
+void host_memory_is_root(void *base, size_t size, bool is_root)
+{
+    if (is_root)
+        __lsan_register_root_region(base, size);
+    else
+        __lsan_unregister_root_region(base, size);
+}
+#else
+void host_memory_is_root(void *base, size_t size, bool is_root)
+{
+    (void)base;
+    (void)size;
+    (void)is_root;
+}
+#endif
+
 static int memfd_open(const char *name, size_t size, unsigned flags, struct error *err)
 {
     int fd = memfd_create(name, MFD_CLOEXEC | flags);

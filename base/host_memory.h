@@ -15,6 +15,9 @@ struct host_region {
 /* Zero-filled shared memory of `size` bytes (page multiple), demand-allocated. */
 int host_memory_memfd(struct host_region *region, const char *name, size_t size, struct error *err);
 int host_memory_anonymous(struct host_region *region, size_t size, struct error *err);
+/* Memory of ours that holds pointers to what malloc gave: a leak checker looks into it. Nothing happens without one. */
+void host_memory_is_root(void *base, size_t size, bool is_root);
+
 /* The same below 2 GiB, where generated code reaches it by a 32-bit address; elsewhere if there is no room. */
 int host_memory_low(struct host_region *region, size_t size, struct error *err);
 void host_memory_free(struct host_region *region);

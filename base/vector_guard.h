@@ -15,10 +15,8 @@ extern _Thread_local struct vector_guard vector_guard_of_thread; /* set by cpu_t
 
 static inline void vector_guard(void)
 {
-    const struct vector_guard *guard = &vector_guard_of_thread;
-
-    if (unlikely(guard->park != NULL))
-        guard->park(guard->opaque);
+    if (unlikely(vector_guard_of_thread.park != NULL))
+        vector_guard_of_thread.park(vector_guard_of_thread.opaque);
 }
 
 #endif

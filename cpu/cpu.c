@@ -24,12 +24,14 @@ struct cpu *cpu_create(unsigned index, const struct cpuid_model *model, const st
     if (host_memory_low(&memory, ALIGN_UP(sizeof(struct cpu), PAGE_SIZE), err) < 0)
         return NULL;
     struct cpu *cpu = memory.base;
+    host_memory_is_root(cpu, memory.size, true);
     cpu->index = index;
     cpu->model = model;
     cpu->physmem = physmem;
     cpu->ports = ports;
     cpu->clock = clock;
     if (mmu_init(&cpu->mmu, physmem, err) < 0) {
+        host_memory_is_root(cpu, memory.size, false);
         host_memory_free(&memory);
         return NULL;
     }
@@ -57,6 +59,7 @@ void cpu_destroy(struct cpu *cpu)
     pthread_mutex_destroy(&cpu->wait_lock);
     pthread_cond_destroy(&cpu->wait_cond);
     struct host_region memory = { .base = cpu, .size = ALIGN_UP(sizeof(*cpu), PAGE_SIZE), .fd = -1 };
+    host_memory_is_root(cpu, memory.size, false);
     host_memory_free(&memory);
 }
 

@@ -25,7 +25,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define RETRIES_MAX 8
+#define RETRIES_MAX  8
+#define SLICE_BLOCKS 32
 
 /* ---- Running once ---- */
 
@@ -174,11 +175,11 @@ static void fail(struct lockstep *ls, const struct lockstep_plan *plan, const st
     unsigned most = MAX(translated->executed, interpreted->executed) + 1;
 
     ls->failed = true;
-    lockstep_report(ls, plan, translated, interpreted);
-    if (plan) {
-        ls->memory.phase = PHASE_FREE;
+    if (!ls->quiet)
+        lockstep_report(ls, plan, translated, interpreted);
+    ls->memory.phase = PHASE_FREE;
+    if (plan || ls->again)
         return;
-    }
     lockstep_state_restore(ls->cpu, &ls->before);
     lockstep_memory_undo(ls);
     lockstep_slice_again(ls, most);
@@ -209,11 +210,17 @@ bool lockstep_run_both(struct lockstep *ls, const struct lockstep_plan *plan, st
             lockstep_memory_end(ls);
             return true;
         }
-        if (tries == RETRIES_MAX || !may_have_met_event(ls, &translated, out))
+        bool full = ls->memory.full;
+        if (!full && (tries == RETRIES_MAX || !may_have_met_event(ls, &translated, out)))
             break;
         ls->repeated++;
         lockstep_state_restore(cpu, &ls->before);
         lockstep_memory_undo(ls);
+        if (full) { /* they need not have come to the end of the room at the same time */
+            ls->memory.withheld = REASON_PAGES;
+            *out = (struct lockstep_outcome){ .step = STEP_FAULT, .fault = { .vector = VECTOR_WITHHELD } };
+            return true;
+        }
     }
     fail(ls, plan, &translated, out);
     return false;
@@ -337,6 +344,7 @@ static int create(struct cpu *cpu, bool in_slices, struct error *err)
     ls->jit = jit_of(cpu);
     ls->jit->lockstep = ls;
     ls->in_slices = ls->jit->slices = in_slices;
+    ls->budget = SLICE_BLOCKS;
     ls->jit->has_stats |= in_slices; /* instructions are counted */
     lockstep_watch(ls);
     return 0;

@@ -72,6 +72,7 @@ struct lockstep_memory {
     enum lockstep_phase phase;
     bool stale;                    /* `before` is not what memory holds */
     bool missed_walks;             /* more walks than there was room to remember */
+    bool full;                     /* a page could not enter the set */
     enum lockstep_reason withheld; /* of the last access that was */
     uint64_t step;
     unsigned page_count, walk_count, entry_count;
@@ -111,6 +112,7 @@ struct lockstep_plan {
 struct lockstep_trace {
     gva_t rip;
     gpa_t gpa;
+    jit_mode_t mode;
     unsigned count; /* instructions executed */
 };
 
@@ -132,6 +134,9 @@ struct lockstep {
     struct host_region arena;
     size_t arena_used;
     bool in_slices; /* chained code is compared, many blocks at once */
+    bool again;     /* a slice that differed is run again */
+    bool quiet;     /* differences are not reported: somebody looks for the place of one */
+    unsigned budget; /* blocks in a slice */
     uint64_t slice_start; /* jit->executed then */
     struct insn last;
     struct lockstep_trace trace[LOCKSTEP_TRACE]; /* what the interpreter executed of a slice: a ring */
@@ -150,7 +155,7 @@ bool lockstep_interpret(struct lockstep *ls, const struct lockstep_op *op, struc
 void lockstep_slice_translated(struct lockstep *ls, struct lockstep_outcome *out);
 void lockstep_slice_interpreted(struct lockstep *ls, const struct lockstep_outcome *translated,
                                 struct lockstep_outcome *out);
-/* After a difference: does it show when the blocks run unchained? Reports where. */
+/* After a difference in a slice, with the state before it: does it show with fewer blocks, and with blocks that are not chained? */
 void lockstep_slice_again(struct lockstep *ls, uint64_t instructions);
 
 /* jit_lockstep_watch.c */

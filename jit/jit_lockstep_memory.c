@@ -75,8 +75,10 @@ void lockstep_memory_destroy(struct lockstep *ls)
 
 bool lockstep_page_enter(struct lockstep_memory *memory, uint8_t *host, gpa_t gpa)
 {
-    if (memory->page_count == LOCKSTEP_PAGES_MAX)
+    if (memory->page_count == LOCKSTEP_PAGES_MAX) {
+        memory->full = true;
         return false;
+    }
     struct lockstep_page *page = &memory->pages[memory->page_count];
     if (mmap(page->window, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory->ram_fd,
              host - memory->ram) == MAP_FAILED)
@@ -134,7 +136,7 @@ void lockstep_memory_begin(struct lockstep *ls)
 
     for (unsigned i = 0; memory->stale && i < memory->page_count; i++)
         memcpy(memory->pages[i].before, memory->pages[i].host, PAGE_SIZE);
-    memory->stale = memory->missed_walks = false;
+    memory->stale = memory->missed_walks = memory->full = false;
     memory->walk_count = memory->entry_count = 0;
     memory->step++;
     memory->phase = PHASE_TRANSLATED;

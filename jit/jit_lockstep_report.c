@@ -177,24 +177,27 @@ static void print_line(void *opaque, const char *line)
     fprintf(stderr, "  %s\n", line);
 }
 
-static void print_guest_code(const struct lockstep *ls, const struct lockstep_plan *plan,
-                             struct jit_disassembler *disassembler, unsigned bits)
+static unsigned bits_of(jit_mode_t mode)
 {
-    gva_t start = as_cpu(&ls->before)->cpu_rip;
-    struct mem_page page = physmem_lookup(ls->cpu->physmem, plan->gpa);
-    const uint8_t *bytes = plan->second_page ? plan->block->replays[0].bytes
-                           : page.host       ? page.host + (plan->gpa & ~PAGE_MASK)
-                                             : NULL;
-
-    fprintf(stderr, "guest code, %u instructions:\n", plan->count);
-    if (bytes)
-        jit_disassemble_lines(disassembler, bytes, plan->block->guest_bytes, start, bits, print_line, NULL);
+    return mode & MODE_CODE64 ? 64 : 32;
 }
 
-static void print_host_code(const struct lockstep *ls, const struct lockstep_plan *plan,
+static void print_guest_code(const struct lockstep *ls, const struct jit_block *block, gva_t rip,
+                             struct jit_disassembler *disassembler)
+{
+    struct mem_page page = physmem_lookup(ls->cpu->physmem, block->gpa);
+    const uint8_t *bytes = block->second_page ? block->replays[0].bytes
+                           : page.host        ? page.host + (block->gpa & ~PAGE_MASK)
+                                              : NULL;
+
+    fprintf(stderr, "guest code, %u instructions:\n", block->insn_count);
+    if (bytes)
+        jit_disassemble_lines(disassembler, bytes, block->guest_bytes, rip, bits_of(block->mode), print_line, NULL);
+}
+
+static void print_host_code(const struct lockstep *ls, const struct jit_block *block,
                             struct jit_disassembler *disassembler)
 {
-    const struct jit_block *block = plan->block;
     const uint8_t *code = ls->jit->code.execute;
 
     fprintf(stderr, "host code; the guest's instructions begin at");
@@ -206,6 +209,27 @@ static void print_host_code(const struct lockstep *ls, const struct lockstep_pla
     fprintf(stderr, "host code, out of line, with records among it:\n");
     jit_disassemble_lines(disassembler, code + block->cold, block->cold_size, (uintptr_t)code + block->cold, 64,
                           print_line, NULL);
+}
+
+#define HOST_CODE_OF 4 /* blocks, the last ones */
+
+/* The translator's blocks need not begin and end where the interpreter's do: those that are not found are part of others. */
+static void print_slice(const struct lockstep *ls, struct jit_disassembler *disassembler)
+{
+    unsigned first = ls->trace_count > LOCKSTEP_TRACE ? ls->trace_count - LOCKSTEP_TRACE : 0;
+
+    fprintf(stderr, "executed by the interpreter%s:\n", first ? ", the last of it" : "");
+    for (unsigned i = first; i < ls->trace_count; i++) {
+        const struct lockstep_trace *entry = &ls->trace[i % LOCKSTEP_TRACE];
+        const struct jit_block *block = jit_block_find(ls->jit, entry->gpa, entry->mode, 0);
+        fprintf(stderr, "-- %u instructions from rip %#" PRIx64 ", gpa %#" PRIx64 ", mode %#x\n", entry->count, entry->rip,
+                entry->gpa, entry->mode);
+        if (!block)
+            continue;
+        print_guest_code(ls, block, entry->rip, disassembler);
+        if (i + HOST_CODE_OF >= ls->trace_count)
+            print_host_code(ls, block, disassembler);
+    }
 }
 
 static void print_outcome(const char *who, const struct lockstep_outcome *outcome)
@@ -227,8 +251,8 @@ void lockstep_report(struct lockstep *ls, const struct lockstep_plan *plan, cons
 
     fprintf(stderr,
             "\neidolon: lockstep: translator and interpreter differ, after %" PRIu64 " instructions that were equal\n"
-            "block at rip %#" PRIx64 ", gpa %#" PRIx64 ", CPL %u, mode %#x\n",
-            ls->compared, s.before->cpu_rip, plan->gpa, s.before->cpl, plan->mode);
+            "%s at rip %#" PRIx64 ", CPL %u\n",
+            ls->compared, plan ? "block" : "chained blocks", s.before->cpu_rip, s.before->cpl);
     print_outcome("interpreter", interpreted);
     print_outcome("translator ", translated);
     fprintf(stderr, "registers:   %-16s  %-16s  translator\n", "before", "interpreter");
@@ -237,11 +261,18 @@ void lockstep_report(struct lockstep *ls, const struct lockstep_plan *plan, cons
     print_vectors(&s);
     fprintf(stderr, "memory:\n");
     print_memory(ls);
-    if (disassembler) {
-        print_guest_code(ls, plan, disassembler, plan->mode & MODE_CODE64 ? 64 : 32);
-        print_host_code(ls, plan, disassembler);
+    if (disassembler && plan) {
+        print_guest_code(ls, plan->block, s.before->cpu_rip, disassembler);
+        print_host_code(ls, plan->block, disassembler);
+    } else if (disassembler) {
+        print_slice(ls, disassembler);
     }
     jit_disassembler_destroy(disassembler);
+}
+
+void lockstep_say(const char *text)
+{
+    fprintf(stderr, "\neidolon: lockstep: %s\n", text);
 }
 
 void lockstep_summary(const struct lockstep *ls)
@@ -257,8 +288,8 @@ void lockstep_summary(const struct lockstep *ls)
         executed += ls->not_compared[i];
     fprintf(stderr,
             "eidolon: lockstep: %" PRIu64 " instructions executed, %" PRIu64 " compared (%.4f %%) in %" PRIu64
-            " blocks; %" PRIu64 " exceptions compared; %s\n",
-            executed, ls->compared, executed ? 100.0 * (double)ls->compared / (double)executed : 100.0, ls->blocks,
+            " steps; %" PRIu64 " exceptions compared; %s\n",
+            executed, ls->compared, executed ? 100.0 * (double)ls->compared / (double)executed : 100.0, ls->steps,
             ls->exceptions, ls->failed ? "stopped at a difference" : "no difference");
     for (unsigned i = 0; i < REASON_COUNT; i++)
         if (ls->not_compared[i])

@@ -6,13 +6,11 @@
  * A slice ends when the budget is spent, at an instruction that must not be run twice, at a fault, and wherever translated
  * code returns to its engine. The interpreter follows: as many instructions, wherever they lead.
  *
- * If there is a difference, the same instructions are run again from the same state, unchained and block by block, which
- * tells the block, or that it takes more than one.
+ * If there is a difference, the same instructions are run again from the same state: with one block, two and so on, which tells the
+ * first that is wrong, and unchained.
  *
  * Vector state is parked. vCPU thread only. */
 #include "jit/jit_lockstep.h"
-
-#define BUDGET 32 /* blocks */
 
 /* ---- The translator ---- */
 
@@ -26,7 +24,7 @@ void lockstep_slice_translated(struct lockstep *ls, struct lockstep_outcome *out
     const void *entry = jit_find_entry(jit, &faulted);
     if (!entry)
         return;
-    jit->budget = BUDGET;
+    jit->budget = ls->budget;
     ls->slice_start = jit->executed;
     jit_load_flags(jit);
     jit->enter(entry);
@@ -43,10 +41,11 @@ static void note_trace(struct lockstep *ls, const struct lockstep_plan *plan, gv
 {
     struct lockstep_trace *entry = &ls->trace[ls->trace_count++ % LOCKSTEP_TRACE];
 
-    *entry = (struct lockstep_trace){ rip, plan->gpa, count };
+    *entry = (struct lockstep_trace){ rip, plan->gpa, plan->mode & MODE_KEY, count };
 }
 
-/* Executes at most `tries` instructions of the plan; false: that is the end. */
+/* Executes at most `tries` instructions of the plan; false: that is the end. A store may change the plan's own code: what
+ * follows is looked up again. */
 static bool follow_plan(struct lockstep *ls, const struct lockstep_plan *plan, unsigned tries,
                         struct lockstep_outcome *out)
 {
@@ -55,7 +54,7 @@ static bool follow_plan(struct lockstep *ls, const struct lockstep_plan *plan, u
     unsigned before = out->executed;
     bool goes_on = true;
 
-    for (unsigned i = 0; goes_on && i < MIN(tries, (unsigned)plan->count); i++) {
+    for (unsigned i = 0; goes_on && plan->block->valid && i < MIN(tries, (unsigned)plan->count); i++) {
         cpu->interrupt_shadow = cpu->debug_shadow = false; /* as between any two instructions: nothing was due */
         unsigned executed = out->executed;
         goes_on = lockstep_interpret(ls, &plan->ops[i], out);
@@ -97,12 +96,36 @@ void lockstep_slice_interpreted(struct lockstep *ls, const struct lockstep_outco
 
 /* ---- After a difference ---- */
 
-void lockstep_slice_again(struct lockstep *ls, uint64_t instructions)
+static void with_fewer_blocks(struct lockstep *ls)
+{
+    struct lockstep_outcome out;
+    unsigned all = ls->budget;
+
+    ls->quiet = true;
+    for (ls->budget = 1; ls->budget < all; ls->budget++) {
+        bool equal = lockstep_run_both(ls, NULL, &out);
+        lockstep_state_restore(ls->cpu, &ls->before);
+        lockstep_memory_undo(ls);
+        if (!equal)
+            break;
+    }
+    ls->quiet = false;
+    if (ls->budget == all) {
+        lockstep_say("run again, with fewer blocks: no difference");
+        return;
+    }
+    lockstep_say("run again, with the fewest blocks that make a difference:");
+    lockstep_run_both(ls, NULL, &out);
+    lockstep_state_restore(ls->cpu, &ls->before);
+    lockstep_memory_undo(ls);
+}
+
+static void unchained(struct lockstep *ls, uint64_t instructions)
 {
     uint64_t executed = 0;
     jit_mode_t more = 0;
 
-    lockstep_say("the same instructions again, unchained:");
+    lockstep_say("run again, unchained:");
     while (executed < instructions) {
         enum lockstep_reason reason;
         struct lockstep_outcome out;
@@ -116,5 +139,14 @@ void lockstep_slice_again(struct lockstep *ls, uint64_t instructions)
             break;
         more = out.executed ? 0 : MODE_NO_GROUPS;
     }
-    lockstep_say("no difference: it takes chained blocks");
+    lockstep_say("no difference when blocks are not chained");
+}
+
+void lockstep_slice_again(struct lockstep *ls, uint64_t instructions)
+{
+    if (ls->again)
+        return;
+    ls->again = true;
+    with_fewer_blocks(ls);
+    unchained(ls, instructions);
 }

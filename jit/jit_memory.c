@@ -87,6 +87,7 @@ int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
         munmap(base, size);
         return error_set(err, errnum, "no memory for translated code");
     }
+    host_memory_is_root(jit, own, true);
     jit->cpu = cpu;
     jit->mapping = base;
     jit->mapping_size = size;
@@ -107,6 +108,7 @@ int jit_memory_create(struct cpu *cpu, struct jit **result, struct error *err)
 
 void jit_memory_destroy(struct jit *jit)
 {
+    host_memory_is_root(jit, ALIGN_UP(sizeof(*jit), PAGE_SIZE), false);
     if (jit->code.write)
         munmap(jit->code.write, jit->code.size);
     munmap(jit->mapping, jit->mapping_size);
