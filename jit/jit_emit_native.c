@@ -191,14 +191,24 @@ static bool cell_suffices(const struct tinsn *i)
     const struct insn_row *row = i->insn.row;
     unsigned handler = row->handler;
 
-    if (i->has_memory || !i->rm_is_cell_sized || i->insn.vex.kind == 4 || (row->modrm != MODRM_ANY && row->modrm != MODRM_EXT))
+    if (i->has_memory || !i->rm_is_cell_sized || i->gpr[ROLE_REG] == i->gpr[ROLE_RM] || i->insn.vex.kind == 4 || (row->modrm != MODRM_ANY && row->modrm != MODRM_EXT))
         return false;
     if (handler == HANDLER_bt || handler == HANDLER_bts || handler == HANDLER_btr || handler == HANDLER_btc ||
         handler == HANDLER_xchg || handler == HANDLER_xadd || handler == HANDLER_cmpxchg || handler == HANDLER_movbe)
         return false;
     if (i->high_byte) /* the address needs no REX, but keep it simple */
         return false;
-    return !(i->access[ROLE_RM] & (ACCESS_W | ACCESS_CW)) || i->size[ROLE_RM] != 4;
+    /* A narrow store into the cell would hold up the wide load that comes next. */
+    return !(i->access[ROLE_RM] & (ACCESS_W | ACCESS_CW)) || i->size[ROLE_RM] == 8;
+}
+
+/* XOR or SUB of a register with itself: what was in it does not matter. */
+static bool clears_register(const struct tinsn *i)
+{
+    unsigned handler = i->insn.row->handler;
+
+    return (handler == HANDLER_xor || handler == HANDLER_sub) && i->gpr[ROLE_REG] != NO_GPR &&
+           i->gpr[ROLE_REG] == i->gpr[ROLE_RM] && i->size[ROLE_RM] >= 4 && !i->has_memory;
 }
 
 static unsigned use_scratch(struct translation *t, struct native_plan *p, const struct tinsn *i, unsigned role)
@@ -215,6 +225,8 @@ static unsigned use_scratch(struct translation *t, struct native_plan *p, const 
         bool load = false;
         for (unsigned other = 0; other < ROLE_COUNT; other++)
             load |= i->gpr[other] == guest && needs_load(i, other);
+        if (clears_register(i))
+            load = false;
         if (load && is_pinned(guest))
             emit_mov_rr(&t->jit->hot, use->host, host_of_guest[guest]);
         else if (load)

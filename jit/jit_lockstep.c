@@ -79,6 +79,8 @@ bool lockstep_interpret(struct lockstep *ls, const struct lockstep_op *op, struc
         out->step = STEP_FAULT;
         return false;
     }
+    if (out->undefined && op->iop.insn.row && (lockstep_flags_used(&op->iop.insn) & out->undefined))
+        out->leaked = true;
     out->step = op->iop.fn(cpu, &op->iop);
     switch (out->step) {
     case STEP_NEXT:
@@ -210,12 +212,18 @@ bool lockstep_run_both(struct lockstep *ls, const struct lockstep_plan *plan, st
             lockstep_memory_end(ls);
             return true;
         }
-        bool full = ls->memory.full;
-        if (!full && (tries == RETRIES_MAX || !may_have_met_event(ls, &translated, out)))
+        bool full = ls->memory.full, leaked = out->leaked && !plan;
+        if (!full && !leaked && (tries == RETRIES_MAX || !may_have_met_event(ls, &translated, out)))
             break;
         ls->repeated++;
         lockstep_state_restore(cpu, &ls->before);
         lockstep_memory_undo(ls);
+        if (leaked) {
+            ls->leaked++;
+            ls->by_blocks = out->executed;
+            *out = (struct lockstep_outcome){ .step = STEP_NEXT };
+            return true;
+        }
         if (full) { /* they need not have come to the end of the room at the same time */
             ls->memory.withheld = REASON_PAGES;
             *out = (struct lockstep_outcome){ .step = STEP_FAULT, .fault = { .vector = VECTOR_WITHHELD } };
@@ -277,6 +285,12 @@ static enum step step_slice(struct lockstep *ls)
     struct lockstep_outcome out;
     enum step step;
 
+    if (ls->by_blocks) {
+        uint64_t before = ls->compared;
+        step = step_block(ls, BLOCK_MAX_INSNS);
+        ls->by_blocks -= MIN(ls->compared - before, ls->by_blocks);
+        return step;
+    }
     if (!lockstep_run_both(ls, NULL, &out))
         return STEP_EXIT;
     return finish_step(ls, &out, &step) ? step : step_block(ls, BLOCK_MAX_INSNS);

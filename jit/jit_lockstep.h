@@ -122,6 +122,7 @@ struct lockstep_outcome {
     bool host_fault;    /* translated code raised a signal that the instruction does not account for */
     struct fault fault; /* STEP_FAULT */
     uint64_t undefined; /* flags */
+    bool leaked;        /* undefined flags may have got elsewhere */
     const struct insn *last; /* that was tried; of the interpreter only */
 };
 
@@ -141,7 +142,8 @@ struct lockstep {
     struct insn last;
     struct lockstep_trace trace[LOCKSTEP_TRACE]; /* what the interpreter executed of a slice: a ring */
     unsigned trace_count;
-    uint64_t compared, steps, exceptions, repeated, not_compared[REASON_COUNT];
+    uint64_t by_blocks; /* instructions of a slice that are compared again, block by block */
+    uint64_t compared, steps, exceptions, repeated, leaked, not_compared[REASON_COUNT];
     bool failed; /* a difference has been reported */
 };
 
@@ -157,6 +159,9 @@ void lockstep_slice_interpreted(struct lockstep *ls, const struct lockstep_outco
                                 struct lockstep_outcome *out);
 /* After a difference in a slice, with the state before it: does it show with fewer blocks, and with blocks that are not chained? */
 void lockstep_slice_again(struct lockstep *ls, uint64_t instructions);
+
+/* jit_lockstep_plan.c: flags that the instruction looks at, or keeps in part. */
+uint32_t lockstep_flags_used(const struct insn *insn);
 
 /* jit_lockstep_watch.c */
 bool lockstep_stores_x87_pointers(const struct insn *insn);

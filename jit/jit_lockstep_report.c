@@ -291,6 +291,8 @@ void lockstep_summary(const struct lockstep *ls)
             " steps; %" PRIu64 " exceptions compared; %s\n",
             executed, ls->compared, executed ? 100.0 * (double)ls->compared / (double)executed : 100.0, ls->steps,
             ls->exceptions, ls->failed ? "stopped at a difference" : "no difference");
+    if (ls->leaked)
+        fprintf(stderr, "eidolon: lockstep: %" PRIu64 " slices stored undefined flags: compared block by block\n", ls->leaked);
     for (unsigned i = 0; i < REASON_COUNT; i++)
         if (ls->not_compared[i])
             fprintf(stderr, "eidolon: lockstep: not compared: %" PRIu64 " %s\n", ls->not_compared[i], texts[i]);
