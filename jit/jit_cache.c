@@ -57,6 +57,12 @@ void jit_cache_carve(struct jit *jit)
     jit->arena_used = arena_share(jit, jit->segment).start;
     jit->site_count = (uint32_t)site_share(jit, jit->segment).start;
     jit->block_counts[jit->segment] = 0;
+    struct share blocks = block_share(jit, jit->segment);
+    jit->segment_end.hot = jit->code.write + hot_share(jit, jit->segment).end - BLOCK_HOT_MAX;
+    jit->segment_end.cold = jit->code.write + cold_share(jit, jit->segment).end - BLOCK_COLD_MAX;
+    jit->segment_end.arena = arena_share(jit, jit->segment).end - BLOCK_RECORD_MAX;
+    jit->segment_end.sites = site_share(jit, jit->segment).end - 4 * BLOCK_MAX_INSNS;
+    jit->segment_end.blocks = blocks.end - blocks.start - 1;
 }
 
 void *jit_arena_take(struct jit *jit, size_t size)
@@ -69,14 +75,9 @@ void *jit_arena_take(struct jit *jit, size_t size)
 
 bool jit_cache_has_room(const struct jit *jit)
 {
-    unsigned n = jit->segment;
-    struct share blocks = block_share(jit, n);
-
-    return (size_t)(jit->hot.p - jit->code.write) + BLOCK_HOT_MAX < hot_share(jit, n).end &&
-           (size_t)(jit->cold.p - jit->code.write) + BLOCK_COLD_MAX < cold_share(jit, n).end &&
-           jit->arena_used + BLOCK_RECORD_MAX < arena_share(jit, n).end &&
-           jit->site_count + 4 * BLOCK_MAX_INSNS < site_share(jit, n).end &&
-           blocks.start + jit->block_counts[n] + 1 < blocks.end && jit->page_count + 2 < PAGES_MAX;
+    return jit->hot.p < jit->segment_end.hot && jit->cold.p < jit->segment_end.cold &&
+           jit->arena_used < jit->segment_end.arena && jit->site_count < jit->segment_end.sites &&
+           jit->block_counts[jit->segment] < jit->segment_end.blocks && jit->page_count + 2 < PAGES_MAX;
 }
 
 /* ---- Look-up ---- */

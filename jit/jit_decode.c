@@ -37,7 +37,7 @@ static const uint8_t kind_of_handler[HANDLER_COUNT] = {
     [HANDLER_call_ind] = 1 + KIND_CALL_INDIRECT, [HANDLER_pushf] = 1 + KIND_PUSH,
     [HANDLER_cli] = 1 + KIND_SYSTEM, [HANDLER_sti] = 1 + KIND_SYSTEM, [HANDLER_swapgs] = 1 + KIND_SYSTEM,
     [HANDLER_rdtsc] = 1 + KIND_SYSTEM, [HANDLER_rdtscp] = 1 + KIND_SYSTEM, [HANDLER_rdfsbase] = 1 + KIND_SYSTEM,
-    [HANDLER_rdgsbase] = 1 + KIND_SYSTEM,
+    [HANDLER_rdgsbase] = 1 + KIND_SYSTEM, [HANDLER_mov_from_seg] = 1 + KIND_SYSTEM,
 };
 
 /* May the host execute it, as far as CR0, CR4 and XCR0 are concerned? Otherwise the handler raises what is due. */

@@ -21,6 +21,8 @@ bool system_is_inline(const struct translation *t, const struct tinsn *i)
     case HANDLER_rdfsbase:
     case HANDLER_rdgsbase:
         return t->mode & MODE_FSGSBASE;
+    case HANDLER_mov_from_seg:
+        return !i->has_memory && i->insn.operands[0].kind == OPERAND_GPR && i->insn.operands[0].size >= 4;
     default:
         return false;
     }
@@ -102,6 +104,19 @@ static void emit_read_base(struct translation *t, const struct tinsn *i, unsigne
         emit_store(e, guest_cell(t, guest), host);
 }
 
+static void emit_read_selector(struct translation *t, const struct tinsn *i)
+{
+    struct emitter *e = &t->jit->hot;
+    unsigned guest = i->insn.operands[0].reg, host = is_pinned(guest) ? host_of_guest[guest] : T0;
+    struct host_operand selector = host_at(&t->jit->cpu->segs[i->insn.operands[1].reg].selector);
+
+    emit8(e, host & 8 ? 0x44 : 0x40); /* movzx r32, word [selector] */
+    emit_bytes(e, "\x0f\xb7", 2);
+    emit_modrm_memory(e, host, &selector, 0);
+    if (!is_pinned(guest))
+        emit_store(e, guest_cell(t, guest), host);
+}
+
 void emit_system(struct translation *t, struct tinsn *i)
 {
     struct emitter *e = &t->jit->hot;
@@ -126,6 +141,9 @@ void emit_system(struct translation *t, struct tinsn *i)
         break;
     case HANDLER_rdfsbase:
         emit_read_base(t, i, SEG_FS);
+        break;
+    case HANDLER_mov_from_seg:
+        emit_read_selector(t, i);
         break;
     default:
         emit_read_base(t, i, SEG_GS);

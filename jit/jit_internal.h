@@ -293,6 +293,10 @@ struct jit {
     struct code_page *free_pages;
     /* Code, records and sites are used and dropped by segments. */
     unsigned segment, segment_count;
+    struct {
+        const uint8_t *hot, *cold;
+        size_t arena, sites, blocks;
+    } segment_end;
     uint32_t block_counts[SEGMENTS_MAX]; /* in by_code */
     uint64_t generation; /* grows whenever blocks are dropped for lack of room, or all are */
     uint64_t exec_global_generation; /* of the mmu, that salts belong to */
@@ -300,7 +304,7 @@ struct jit {
     uint64_t exec_space_generation;
     struct mode_salt salts[SALTS];
     bool supervisor_local; /* supervisor code was found in pages that are not global */
-    struct iop_entry iops[512];
+    struct iop_entry iops[1024];
     struct jit_block *single_block, *found;
     unsigned single_executed;
     bool group_missed; /* the single block was left because an access of a group needs to be made on its own */

@@ -79,7 +79,7 @@ bool lockstep_interpret(struct lockstep *ls, const struct lockstep_op *op, struc
         out->step = STEP_FAULT;
         return false;
     }
-    if (out->undefined && op->iop.insn.row && (lockstep_flags_used(&op->iop.insn) & out->undefined))
+    if (out->undefined && op->iop.insn.row && (op->iop.insn.row->flags_read & out->undefined))
         out->leaked = true;
     out->step = op->iop.fn(cpu, &op->iop);
     switch (out->step) {

@@ -160,9 +160,6 @@ void lockstep_slice_interpreted(struct lockstep *ls, const struct lockstep_outco
 /* After a difference in a slice, with the state before it: does it show with fewer blocks, and with blocks that are not chained? */
 void lockstep_slice_again(struct lockstep *ls, uint64_t instructions);
 
-/* jit_lockstep_plan.c: flags that the instruction looks at, or keeps in part. */
-uint32_t lockstep_flags_used(const struct insn *insn);
-
 /* jit_lockstep_watch.c */
 bool lockstep_stores_x87_pointers(const struct insn *insn);
 bool lockstep_withholds(struct lockstep *ls, const struct insn *insn, bool first);

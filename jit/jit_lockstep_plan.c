@@ -19,25 +19,10 @@ static bool ends_plan(const struct insn_row *row)
     return row->attributes & (ATTR_BRANCH | ATTR_END);
 }
 
-uint32_t lockstep_flags_used(const struct insn *insn)
-{
-    switch (insn->row->handler) {
-    case HANDLER_pushf: /* those that store RFLAGS */
-    case HANDLER_syscall:
-    case HANDLER_int:
-    case HANDLER_int3:
-    case HANDLER_int1:
-    case HANDLER_into:
-        return FLAGS_ARITH;
-    default:
-        return insn->row->flags_read & FLAGS_ARITH;
-    }
-}
-
 /* Undefined flags are whatever each of the two makes of them. Between blocks they become the same; within one nobody may use them. */
 static bool uses_undefined(const struct insn *insn, uint32_t *undefined)
 {
-    if (lockstep_flags_used(insn) & *undefined)
+    if (insn->row->flags_read & *undefined)
         return true;
     *undefined = (*undefined & ~insn->row->flags_written) | (insn->row->flags_undefined & FLAGS_ARITH);
     return false;
@@ -63,7 +48,7 @@ static unsigned count_instructions(const uint8_t *bytes, size_t available, enum 
                 *reason = once;
             break;
         }
-        if (status == DECODE_OK && count && (lockstep_stores_x87_pointers(&insn) || uses_undefined(&insn, &undefined)))
+        if (status == DECODE_OK && (uses_undefined(&insn, &undefined) || (count && lockstep_stores_x87_pointers(&insn))))
             break;
         count++;
         at += insn.length;

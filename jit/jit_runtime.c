@@ -249,7 +249,8 @@ static void settle_flags(struct jit *jit, const struct jit_block *block, unsigne
 static const struct iop *find_iop(struct jit *jit, const struct jit_block *block, unsigned insn)
 {
     gpa_t gpa = block->gpa + block->marks[insn].offset;
-    struct iop_entry *entry = &jit->iops[(gpa ^ gpa >> 12) % ARRAY_SIZE(jit->iops)];
+    /* by block: an instruction may be in several, and none outlives its block */
+    struct iop_entry *entry = &jit->iops[(gpa ^ gpa >> 12 ^ (uintptr_t)block >> 6) % ARRAY_SIZE(jit->iops)];
 
     if (entry->gpa == gpa && entry->block == block && entry->generation == jit->generation)
         return &entry->op;
