@@ -315,8 +315,8 @@ static void clocks(void)
     handlers[0x68] = count_rtc;
     rtc_read(0x0c);
     rtc_write(0x0a, 0x26); /* 1024 Hz */
+    route(8, 0x68); /* first: the edge of an interrupt that came while it is masked would be lost, and no other follows */
     rtc_write(0x0b, (u8)(rtc_read(0x0b) | 0x40));
-    route(8, 0x68);
     say(" three=%d", (word)wait_count(0x68, 3));
     say(" flags=%x", order & 0xc0);
     rtc_write(0x0b, (u8)(rtc_read(0x0b) & ~0x40));
