@@ -156,18 +156,18 @@ struct check {
 
 static void emit_flags_saved(struct translation *t, struct emitter *e)
 {
-    emit_store(e, host_at(&t->jit->tmp), HOST_RAX);
+    emit_store(e, host_at(&t->jit->flags_tmp), HOST_RAX);
     emit_bytes(e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
     emit_store(e, host_at(&t->jit->saved_ax), HOST_RAX);
-    emit_load(e, HOST_RAX, host_at(&t->jit->tmp));
+    emit_load(e, HOST_RAX, host_at(&t->jit->flags_tmp));
 }
 
 static void emit_flags_restored(struct translation *t, struct emitter *e)
 {
-    emit_store(e, host_at(&t->jit->tmp), HOST_RAX);
+    emit_store(e, host_at(&t->jit->flags_tmp), HOST_RAX);
     emit_load(e, HOST_RAX, host_at(&t->jit->saved_ax));
     emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
-    emit_load(e, HOST_RAX, host_at(&t->jit->tmp));
+    emit_load(e, HOST_RAX, host_at(&t->jit->flags_tmp));
 }
 
 static void emit_stub_access(struct translation *t, const struct check *c, unsigned site, enum access_form form)

@@ -246,7 +246,7 @@ struct jit {
     uint64_t offset_mask; /* for pext: the page number */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped, or 0 */
-    uint64_t t0, t1, a0, flags_ax, tmp, rax, r15, saved_ax;
+    uint64_t t0, t1, a0, flags_ax, tmp, flags_tmp, rax, r15, saved_ax;
     uint64_t addends[ADDEND_SLOTS];
     uint64_t return_sp, c_sp;
     const uint8_t *stub; /* return address of the stub that called */

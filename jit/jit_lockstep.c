@@ -81,7 +81,8 @@ bool lockstep_interpret(struct lockstep *ls, const struct lockstep_op *op, struc
     }
     if (out->undefined && op->iop.insn.row && (op->iop.insn.row->flags_read & out->undefined))
         out->leaked = true;
-    out->step = op->iop.fn(cpu, &op->iop);
+    while ((out->step = op->iop.fn(cpu, &op->iop)) == STEP_REPEAT && out->executed < out->complete)
+        cpu->rflags &= ~(uint64_t)FLAG_RF;
     switch (out->step) {
     case STEP_NEXT:
     case STEP_END:
@@ -103,7 +104,7 @@ static void run_interpreted(struct lockstep *ls, const struct lockstep_plan *pla
 {
     unsigned tries = MIN(translated->executed + lockstep_is_unfinished(translated->step), (unsigned)plan->count);
 
-    *out = (struct lockstep_outcome){ .step = STEP_NEXT };
+    *out = (struct lockstep_outcome){ .step = STEP_NEXT, .complete = translated->executed };
     while (tries-- && lockstep_interpret(ls, &plan->ops[out->executed], out))
         ;
     cpu_park_vectors(ls->cpu);
@@ -155,7 +156,7 @@ static bool all_equal(struct lockstep *ls, const struct lockstep_outcome *transl
            lockstep_memory_equal(ls, &tolerated);
 }
 
-/* A repeated string instruction stops when an event comes, which one of the two may have seen only. */
+/* A repeated string instruction stops when an event comes, which the translator alone may have seen, at a place that depends on the TLB. */
 static bool may_have_met_event(const struct lockstep *ls, const struct lockstep_outcome *a,
                                const struct lockstep_outcome *b)
 {
@@ -212,8 +213,8 @@ bool lockstep_run_both(struct lockstep *ls, const struct lockstep_plan *plan, st
             lockstep_memory_end(ls);
             return true;
         }
-        bool full = ls->memory.full, leaked = out->leaked && !plan;
-        if (!full && !leaked && (tries == RETRIES_MAX || !may_have_met_event(ls, &translated, out)))
+        bool full = ls->memory.full, leaked = out->leaked && !plan, event = may_have_met_event(ls, &translated, out);
+        if (!full && !leaked && !event)
             break;
         ls->repeated++;
         lockstep_state_restore(cpu, &ls->before);
@@ -224,8 +225,8 @@ bool lockstep_run_both(struct lockstep *ls, const struct lockstep_plan *plan, st
             *out = (struct lockstep_outcome){ .step = STEP_NEXT };
             return true;
         }
-        if (full) { /* they need not have come to the end of the room at the same time */
-            ls->memory.withheld = REASON_PAGES;
+        if (full || tries == RETRIES_MAX) { /* they need not have come to the end of the room at the same time */
+            ls->memory.withheld = full ? REASON_PAGES : REASON_EVENT;
             *out = (struct lockstep_outcome){ .step = STEP_FAULT, .fault = { .vector = VECTOR_WITHHELD } };
             return true;
         }
@@ -251,12 +252,9 @@ static bool finish_step(struct lockstep *ls, const struct lockstep_outcome *out,
         *step = deliver(ls);
         return true;
     }
-    /* for want of room, or to let the x87 pointers be dropped: the next step begins there */
-    bool again = ls->memory.withheld == REASON_NONE || ls->memory.withheld == REASON_PAGES;
-    if (again && out->executed)
-        *step = STEP_NEXT;
-    else
-        *step = run_once(ls, again ? REASON_PAGES : ls->memory.withheld);
+    /* The instruction may be a repeated one that has done a part: no interrupt before it is interpreted. But one that stores the
+     * x87 pointers has done nothing: the next step begins with it. */
+    *step = ls->memory.withheld == REASON_NONE ? STEP_NEXT : run_once(ls, ls->memory.withheld);
     return true;
 }
 

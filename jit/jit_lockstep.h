@@ -17,7 +17,8 @@
     REASON(CONTROL, "control and debug registers, TLB invalidation, HLT, CPUID, hypercalls")                           \
     REASON(MODE, "code that the translator leaves to the interpreter (16-bit, segmented, single-stepped)")             \
     REASON(UNTRANSLATED, "blocks that the translator left without executing anything")                                \
-    REASON(PAGES, "instructions that write to too many pages")
+    REASON(PAGES, "instructions that write to too many pages")                                                         \
+    REASON(EVENT, "instructions in whose neighbourhood an event interrupted a repeated string instruction")
 
 enum lockstep_reason {
 #define REASON(name, text) REASON_##name,
@@ -124,6 +125,7 @@ struct lockstep_outcome {
     uint64_t undefined; /* flags */
     bool leaked;        /* undefined flags may have got elsewhere */
     const struct insn *last; /* that was tried; of the interpreter only */
+    unsigned complete;       /* instructions that it has to finish, even if a repeated one is interrupted by an event */
 };
 
 struct lockstep {

@@ -42,7 +42,7 @@ static unsigned count_instructions(const uint8_t *bytes, size_t available, enum 
         enum decode_status status = insn_decode(bytes + at, available - at, code_size, &insn);
         if (status == DECODE_TRUNCATED)
             break;
-        enum lockstep_reason once = status == DECODE_OK ? lockstep_reason_of(&insn) : REASON_NONE;
+        enum lockstep_reason once = lockstep_reason_of(&insn); /* of an invalid form, such as MOV from CR1, too */
         if (once != REASON_NONE) {
             if (!count)
                 *reason = once;

@@ -182,17 +182,38 @@ static unsigned bits_of(jit_mode_t mode)
     return mode & MODE_CODE64 ? 64 : 32;
 }
 
-static void print_guest_code(const struct lockstep *ls, const struct jit_block *block, gva_t rip,
+/* Bytes of the first `count` instructions, which lie in one page but for the last. */
+static size_t size_of_instructions(const uint8_t *bytes, size_t available, unsigned count, jit_mode_t mode)
+{
+    size_t size = 0;
+
+    while (count-- && size < available) {
+        struct insn insn = { 0 };
+        insn_decode(bytes + size, available - size, mode & MODE_CODE64 ? CODE64 : CODE32, &insn);
+        size += MAX(insn.length, 1u);
+    }
+    return MIN(size, available);
+}
+
+static void print_guest_code(const struct lockstep *ls, gpa_t gpa, gva_t rip, unsigned count, jit_mode_t mode,
                              struct jit_disassembler *disassembler)
 {
-    struct mem_page page = physmem_lookup(ls->cpu->physmem, block->gpa);
-    const uint8_t *bytes = block->second_page ? block->replays[0].bytes
-                           : page.host        ? page.host + (block->gpa & ~PAGE_MASK)
-                                              : NULL;
+    struct mem_page page = physmem_lookup(ls->cpu->physmem, gpa);
+    const uint8_t *bytes = page.host + (gpa & ~PAGE_MASK);
 
-    fprintf(stderr, "guest code, %u instructions:\n", block->insn_count);
-    if (bytes)
-        jit_disassemble_lines(disassembler, bytes, block->guest_bytes, rip, bits_of(block->mode), print_line, NULL);
+    fprintf(stderr, "guest code, %u instructions:\n", count);
+    if (page.host)
+        jit_disassemble_lines(disassembler, bytes,
+                              size_of_instructions(bytes, PAGE_SIZE - (gpa & ~PAGE_MASK), count, mode), rip,
+                              bits_of(mode), print_line, NULL);
+}
+
+/* An instruction that lies in two pages. */
+static void print_crossing(const struct jit_block *block, gva_t rip, struct jit_disassembler *disassembler)
+{
+    fprintf(stderr, "guest code, 1 instructions:\n");
+    jit_disassemble_lines(disassembler, block->replays[0].bytes, block->guest_bytes, rip, bits_of(block->mode), print_line,
+                          NULL);
 }
 
 static void print_host_code(const struct lockstep *ls, const struct jit_block *block,
@@ -222,12 +243,9 @@ static void print_slice(const struct lockstep *ls, struct jit_disassembler *disa
     for (unsigned i = first; i < ls->trace_count; i++) {
         const struct lockstep_trace *entry = &ls->trace[i % LOCKSTEP_TRACE];
         const struct jit_block *block = jit_block_find(ls->jit, entry->gpa, entry->mode, 0);
-        fprintf(stderr, "-- %u instructions from rip %#" PRIx64 ", gpa %#" PRIx64 ", mode %#x\n", entry->count, entry->rip,
-                entry->gpa, entry->mode);
-        if (!block)
-            continue;
-        print_guest_code(ls, block, entry->rip, disassembler);
-        if (i + HOST_CODE_OF >= ls->trace_count)
+        fprintf(stderr, "-- rip %#" PRIx64 ", gpa %#" PRIx64 ", mode %#x\n", entry->rip, entry->gpa, entry->mode);
+        print_guest_code(ls, entry->gpa, entry->rip, entry->count, entry->mode, disassembler);
+        if (block && i + HOST_CODE_OF >= ls->trace_count)
             print_host_code(ls, block, disassembler);
     }
 }
@@ -262,7 +280,10 @@ void lockstep_report(struct lockstep *ls, const struct lockstep_plan *plan, cons
     fprintf(stderr, "memory:\n");
     print_memory(ls);
     if (disassembler && plan) {
-        print_guest_code(ls, plan->block, s.before->cpu_rip, disassembler);
+        if (plan->second_page)
+            print_crossing(plan->block, s.before->cpu_rip, disassembler);
+        else
+            print_guest_code(ls, plan->gpa, s.before->cpu_rip, plan->count, plan->mode, disassembler);
         print_host_code(ls, plan->block, disassembler);
     } else if (disassembler) {
         print_slice(ls, disassembler);

@@ -78,7 +78,7 @@ void lockstep_slice_interpreted(struct lockstep *ls, const struct lockstep_outco
 {
     unsigned wanted = translated->executed + lockstep_is_unfinished(translated->step);
 
-    *out = (struct lockstep_outcome){ .step = STEP_NEXT };
+    *out = (struct lockstep_outcome){ .step = STEP_NEXT, .complete = translated->executed };
     ls->trace_count = 0;
     while (out->executed < wanted) {
         enum lockstep_reason reason;

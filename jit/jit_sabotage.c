@@ -27,6 +27,22 @@ static void flags_clobbered(struct jit_sabotage *sabotage, struct translation *t
     t->insns[n].can_clobber = true;
 }
 
+/* A block whose checks clobber the flags that it is entered with does not keep them. */
+static void entry_flags(struct jit_sabotage *sabotage, struct translation *t, unsigned n)
+{
+    (void)sabotage;
+    (void)n;
+    t->entry_window = false;
+}
+
+/* A branch tells the next block that its flags are those of another instruction. */
+static void handed_flags(struct jit_sabotage *sabotage, struct translation *t, unsigned n)
+{
+    (void)sabotage;
+    if (t->insns[n].kind == KIND_JCC && t->insns[n].exit_source > 1)
+        t->insns[n].exit_source--;
+}
+
 /* Accesses that share a check go eight bytes too far. */
 static void group_displacement(struct jit_sabotage *sabotage, struct translation *t, unsigned n)
 {
@@ -151,6 +167,8 @@ static const struct {
 } bugs[] = {
     { "flags-stale", flags_stale },
     { "flags-clobbered", flags_clobbered },
+    { "entry-flags", entry_flags },
+    { "handed-flags", handed_flags },
     { "group-displacement", group_displacement },
     { "check-limit", check_limit },
     { "write-as-read", write_as_read },
