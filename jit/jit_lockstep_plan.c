@@ -63,7 +63,7 @@ static bool may_do_nothing(const struct insn *insn)
 {
     unsigned handler = insn->row->handler;
 
-    return handler >= HANDLER_rol && handler <= HANDLER_shrd &&
+    return handler >= HANDLER_rol && handler <= HANDLER_shrd && insn->operand_count && /* 0: raises #UD */
            insn->operands[insn->operand_count - 1].kind != OPERAND_IMM;
 }
 
