@@ -232,6 +232,10 @@ static void find_groups(struct translation *t)
             unsigned k = 0;
             while (k < open_count && !(open[k].name == a.value.name && joins(&t->groups[open[k].group], &a, last_exit)))
                 k++;
+            if (k == open_count && jit_habits(t->jit, (t->gpa & PAGE_MASK) + i->page_offset) & HABIT_ALONE) {
+                values_step(&v, i);
+                continue;
+            }
             if (k == open_count) {
                 t->groups[t->group_count] = (struct group){ .low = (int32_t)a.value.offset,
                                                             .high = (int32_t)a.value.offset + (int32_t)a.size,
@@ -440,7 +444,8 @@ static bool may_be_seen_at(const struct tinsn *i)
 }
 
 /* The flags that the block is entered with may be clobbered from `at` on if nothing needs them before all are set. Which registers are written
- * while a fault could still ask for them: whoever enters with flags that are to be worked out must not need those. */
+ * while a fault could still ask for them (in the translation without groups, too, which goes on with the same flags): whoever enters with flags that
+ * are to be worked out must not need those. */
 static bool find_entry_window(struct translation *t, unsigned at)
 {
     uint16_t writes = 0;
@@ -450,7 +455,7 @@ static bool find_entry_window(struct translation *t, unsigned at)
         const struct tinsn *i = &t->insns[n];
         if (n >= at && needs_flags(i))
             return false;
-        if (may_be_seen_at(i))
+        if (may_be_seen_at(i) || i->group != NO_SLOT)
             t->entry_writes = writes;
         if (n >= at && i->flags_set == FLAGS_ARITH)
             return true;
@@ -505,7 +510,7 @@ static void plan_flags(struct translation *t)
             p.in_host = true;
             p.elsewhere = 0;
         }
-        if (p.registers && !(i->kind == KIND_CALL && (p.registers >> REG_RSP & 1)) && i->kind != KIND_LOOP) {
+        if (p.registers && !i->again && !(i->kind == KIND_CALL && (p.registers >> REG_RSP & 1)) && i->kind != KIND_LOOP) {
             i->exit_source = (uint8_t)(p.source + 1);
             i->exit_registers = p.registers;
         }

@@ -82,18 +82,40 @@ bool jit_cache_has_room(const struct jit *jit)
 
 /* ---- Look-up ---- */
 
-static struct jit_block **address_bucket(struct jit *jit, gpa_t gpa, jit_mode_t mode)
+static uint32_t offset_of(const struct jit *jit, const void *in_arena)
 {
-    return &jit->by_address[(gpa ^ gpa >> 15 ^ (uint64_t)mode << 6) % BLOCK_BUCKETS];
+    return (uint32_t)((const uint8_t *)in_arena - jit->arena);
+}
+
+static uint64_t address_hash(gpa_t gpa, jit_mode_t mode)
+{
+    return (gpa ^ (uint64_t)mode << 48) * 0x9e3779b97f4a7c15ull;
+}
+
+static uint32_t *address_line(struct jit *jit, uint64_t hash)
+{
+    return jit->by_address[hash >> 50];
+}
+
+static struct jit_block *block_of_slot(const struct jit *jit, uint32_t slot)
+{
+    return jit_record(jit, slot >> 8 << 6);
 }
 
 struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode, gpa_t second_page)
 {
-    struct jit_block *block = *address_bucket(jit, gpa, mode);
+    uint64_t hash = address_hash(gpa, mode);
+    const uint32_t *line = address_line(jit, hash);
+    uint8_t tag = (uint8_t)(hash >> 42);
 
-    while (block && (block->gpa != gpa || block->mode != mode || block->second_page != second_page))
-        block = block->next_by_address;
-    return block;
+    for (unsigned n = 0; n < BLOCK_LINE; n++) {
+        if ((uint8_t)line[n] != tag || !line[n])
+            continue;
+        struct jit_block *block = block_of_slot(jit, line[n]);
+        if (block->gpa == gpa && block->mode == mode && block->second_page == second_page)
+            return block;
+    }
+    return NULL;
 }
 
 static struct code_page **page_link(struct jit *jit, gpa_t gpa)
@@ -138,13 +160,27 @@ void jit_page_release_if_empty(struct jit *jit, gpa_t gpa)
     jit->free_pages = page;
 }
 
+static void insert_by_address(struct jit *jit, struct jit_block *block)
+{
+    uint64_t hash = address_hash(block->gpa, block->mode);
+    uint32_t *line = address_line(jit, hash);
+    unsigned n = 0;
+
+    while (n < BLOCK_LINE && line[n])
+        n++;
+    if (n == BLOCK_LINE) { /* it is translated again when it is needed */
+        n = (unsigned)(hash >> 38) % BLOCK_LINE;
+        struct jit_block *other = block_of_slot(jit, line[n]);
+        jit_block_drop(jit, other);
+        jit_page_release_if_empty(jit, other->gpa);
+    }
+    line[n] = offset_of(jit, block) >> 6 << 8 | (uint8_t)(hash >> 42);
+}
+
 void jit_block_insert(struct jit *jit, struct jit_block *block)
 {
-    struct jit_block **bucket = address_bucket(jit, block->gpa, block->mode);
     struct code_page *page = *page_link(jit, block->gpa);
 
-    block->next_by_address = *bucket;
-    *bucket = block;
     block->next_in_page = page->blocks;
     page->blocks = block;
     if (block->second_page) {
@@ -153,6 +189,7 @@ void jit_block_insert(struct jit *jit, struct jit_block *block)
         second->crossing = block;
     }
     jit->by_code[block_share(jit, jit->segment).start + jit->block_counts[jit->segment]++] = block;
+    insert_by_address(jit, block);
 }
 
 struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc)
@@ -184,14 +221,21 @@ static struct jit_block *target_of(const struct jit *jit, const struct link *lin
     return link->target ? jit_record(jit, link->target) : NULL;
 }
 
+static void link_one(struct jit *jit, struct link *link, struct jit_block *target)
+{
+    link->target = offset_of(jit, target);
+    link->next_to_target = target->incoming;
+    link->named_by = offset_of(jit, &target->incoming);
+    target->incoming = offset_of(jit, link);
+    if (link->next_to_target)
+        ((struct link *)jit_record(jit, link->next_to_target))->named_by = offset_of(jit, &link->next_to_target);
+}
+
 static void unlink_one(struct jit *jit, struct link *link)
 {
-    uint32_t *at = &target_of(jit, link)->incoming, self = (uint32_t)((uint8_t *)link - jit->arena);
-
-    while (*at && *at != self)
-        at = &((struct link *)jit_record(jit, *at))->next_to_target;
-    if (*at)
-        *at = link->next_to_target;
+    *(uint32_t *)jit_record(jit, link->named_by) = link->next_to_target;
+    if (link->next_to_target)
+        ((struct link *)jit_record(jit, link->next_to_target))->named_by = link->named_by;
     link->target = 0;
 }
 
@@ -214,6 +258,9 @@ void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
 {
     bool replay = target->replay_entry && link->flag_registers && !(link->flag_registers & target->entry_writes);
 
+    if (link->flags_elsewhere && !target->replay_entry)
+        return; /* by way of C each time */
+    replay |= link->flags_elsewhere;
     patch(jit, link->patch, replay ? target->replay_entry : target->entry);
     if (link->compare) {
         set_compare(jit, link, jit->current.number);
@@ -223,9 +270,7 @@ void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
         return;
     if (link->target)
         unlink_one(jit, link);
-    link->target = (uint32_t)((uint8_t *)target - jit->arena);
-    link->next_to_target = target->incoming;
-    target->incoming = (uint32_t)((uint8_t *)link - jit->arena);
+    link_one(jit, link, target);
     jit->stats.links++;
 }
 
@@ -253,14 +298,13 @@ static void unlink_outgoing(struct jit *jit, struct jit_block *block)
 
 /* ---- Invalidation ---- */
 
-static void unlink_by_address(struct jit *jit, struct jit_block *block)
+static void unlink_by_address(struct jit *jit, const struct jit_block *block)
 {
-    struct jit_block **link = address_bucket(jit, block->gpa, block->mode);
+    uint32_t *line = address_line(jit, address_hash(block->gpa, block->mode)), offset = offset_of(jit, block) >> 6;
 
-    while (*link && *link != block)
-        link = &(*link)->next_by_address;
-    if (*link)
-        *link = block->next_by_address;
+    for (unsigned n = 0; n < BLOCK_LINE; n++)
+        if (line[n] >> 8 == offset)
+            line[n] = 0;
 }
 
 /* Nothing leads into the block any more; what would return into it is looked up. */
@@ -313,6 +357,16 @@ static void unlink_in_page(struct jit *jit, struct jit_block *block)
     *link = block->next_in_page;
 }
 
+void jit_block_drop(struct jit *jit, struct jit_block *block)
+{
+    unlink_in_page(jit, block);
+    forget(jit, block);
+    if (block->second_page) {
+        unlink_crossing(jit, block);
+        jit_page_release_if_empty(jit, block->second_page);
+    }
+}
+
 static bool overlaps(gpa_t start, uint64_t bytes, gpa_t gpa, uint64_t size)
 {
     return start < gpa + size && start + bytes > gpa;
@@ -329,12 +383,7 @@ static void invalidate_in_page(struct jit *jit, gpa_t gpa, uint64_t size)
         next = block->next_in_page;
         if (!overlaps(block->gpa, block->guest_bytes, gpa, size))
             continue;
-        unlink_in_page(jit, block);
-        forget(jit, block);
-        if (block->second_page) {
-            unlink_crossing(jit, block);
-            jit_page_release_if_empty(jit, block->second_page);
-        }
+        jit_block_drop(jit, block);
     }
     for (block = page->crossing; block; block = next) {
         next = block->next_in_second;
@@ -399,50 +448,46 @@ static bool is_in(const struct jit *jit, const struct jit_block *block, struct s
     return offset >= share.start && offset < share.end;
 }
 
-/* Blocks of the segment leave the lists that all blocks are in. */
-static void filter_lists(struct jit *jit, struct share gone)
+/* Blocks of the segment leave the lists of a page. */
+static void sweep_page(struct jit *jit, gpa_t gpa, struct share gone)
 {
-    for (unsigned i = 0; i < BLOCK_BUCKETS; i++)
-        for (struct jit_block **link = &jit->by_address[i]; *link;)
-            if (is_in(jit, *link, gone))
-                *link = (*link)->next_by_address;
-            else
-                link = &(*link)->next_by_address;
-    for (unsigned i = 0; i < PAGE_BUCKETS; i++) {
-        struct code_page *next;
-        for (struct code_page *page = jit->pages[i]; page; page = next) {
-            next = page->next;
-            for (struct jit_block **link = &page->blocks; *link;)
-                if (is_in(jit, *link, gone))
-                    *link = (*link)->next_in_page;
-                else
-                    link = &(*link)->next_in_page;
-            for (struct jit_block **link = &page->crossing; *link;)
-                if (is_in(jit, *link, gone))
-                    *link = (*link)->next_in_second;
-                else
-                    link = &(*link)->next_in_second;
-            jit_page_release_if_empty(jit, page->page);
-        }
-    }
+    struct code_page *page = *page_link(jit, gpa);
+
+    if (!page || page->swept == jit->generation)
+        return;
+    page->swept = jit->generation;
+    for (struct jit_block **link = &page->blocks; *link;)
+        if (is_in(jit, *link, gone))
+            *link = (*link)->next_in_page;
+        else
+            link = &(*link)->next_in_page;
+    for (struct jit_block **link = &page->crossing; *link;)
+        if (is_in(jit, *link, gone))
+            *link = (*link)->next_in_second;
+        else
+            link = &(*link)->next_in_second;
+    jit_page_release_if_empty(jit, page->page);
 }
 
 static void evict(struct jit *jit, unsigned n)
 {
     struct share gone = arena_share(jit, n);
 
+    jit->generation++;
     for (uint32_t i = 0; i < jit->block_counts[n]; i++) {
         struct jit_block *block = jit->by_code[block_share(jit, n).start + i];
         if (!block->valid)
             continue;
         unlink_incoming(jit, block);
         unlink_outgoing(jit, block);
+        unlink_by_address(jit, block);
+        sweep_page(jit, block->gpa, gone);
+        if (block->second_page)
+            sweep_page(jit, block->second_page, gone);
         block->valid = false;
     }
-    filter_lists(jit, gone);
     memset(jit->jump_keys, 0, sizeof(jit->jump_keys));
     jit->block_counts[n] = 0;
-    jit->generation++;
     jit_empty_return_stack(jit); /* and what was set aside */
     jit->stats.evictions++;
 }

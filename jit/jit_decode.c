@@ -394,7 +394,7 @@ unsigned translation_decode(struct translation *t, unsigned max_insns)
     unsigned offset = t->gpa & ~PAGE_MASK, exits = 0;
 
     t->count = 0;
-    t->ends_in_branch = t->next_crosses = false;
+    t->ends_in_branch = t->next_crosses = t->unrolled = false;
     while (t->count < max_insns && offset < PAGE_SIZE && offset - (t->gpa & ~PAGE_MASK) < 240) {
         struct tinsn *i = &t->insns[t->count];
         if (!decode_one(t, i, offset)) {
@@ -430,4 +430,51 @@ unsigned translation_decode(struct translation *t, unsigned max_insns)
     }
     t->guest_bytes = offset - (unsigned)(t->gpa & ~PAGE_MASK);
     return t->count;
+}
+
+/* ---- Loops ---- */
+
+/* A short loop whose body is one straight run (branches out of it aside) is translated several iterations at a time: accesses off one
+ * pointer share checks across iterations, and only the last branch back polls. */
+enum { LOOP_MAX_INSNS = 24, LOOP_MAX_COPIES = 4 };
+
+static bool goes_back(const struct translation *t, const struct tinsn *i)
+{
+    return (i->kind == KIND_JCC || i->kind == KIND_JMP) &&
+           (int64_t)i->page_offset + i->insn.length + i->insn.imm == (int64_t)(t->gpa & ~PAGE_MASK);
+}
+
+bool translation_decode_loop(struct translation *t)
+{
+    unsigned offset = t->gpa & ~PAGE_MASK, exits = 0;
+
+    t->count = 0;
+    for (;;) {
+        struct tinsn *i = &t->insns[t->count];
+        if (t->count == LOOP_MAX_INSNS || offset >= PAGE_SIZE || offset - (t->gpa & ~PAGE_MASK) >= 240 ||
+            !decode_one(t, i, offset) || i->kind > KIND_JMP || i->kind == KIND_SYSTEM || i->kind == KIND_LOOP)
+            return false;
+        t->count++;
+        offset += i->insn.length;
+        exits += i->kind == KIND_JCC;
+        if (goes_back(t, i))
+            break;
+        if (i->kind == KIND_JMP)
+            return false;
+    }
+    unsigned copies = MIN(LOOP_MAX_COPIES, BLOCK_MAX_INSNS / t->count), body = t->count;
+    copies = MIN(copies, BLOCK_MAX_LINKS / 4 / MAX(exits, 1u));
+    if (copies < 2)
+        return false;
+    for (unsigned n = 1; n < copies; n++) {
+        t->insns[t->count - 1].again = true;
+        memcpy(&t->insns[t->count], &t->insns[0], body * sizeof(t->insns[0]));
+        t->count += body;
+    }
+    t->insns[t->count - 1].again = false;
+    t->unrolled = true;
+    t->next_crosses = false;
+    t->ends_in_branch = t->insns[t->count - 1].kind == KIND_JMP;
+    t->guest_bytes = offset - (unsigned)(t->gpa & ~PAGE_MASK);
+    return true;
 }

@@ -214,11 +214,11 @@ static bool is_backward(const struct tinsn *i)
 static void emit_conditional(struct translation *t, struct tinsn *i)
 {
     struct emitter *e = &t->jit->hot;
-    unsigned cc = i->insn.opcode & 15;
-    int64_t target = branch_target(i);
+    unsigned cc = (i->insn.opcode & 15) ^ i->again;
+    int64_t target = i->again ? i->page_offset + i->insn.length : branch_target(i);
 
     if (!(t->mode & MODE_SINGLE) && in_page(target) && links_left(t)) {
-        if (is_backward(i)) {
+        if (is_backward(i) && !i->again) {
             uint8_t *not_taken = emit_short(e, 0x70 | (cc ^ 1));
             emit_exit_to(t, target, true);
             emit_short_here(e, not_taken);
@@ -231,7 +231,7 @@ static void emit_conditional(struct translation *t, struct tinsn *i)
         return;
     }
     if (can_be_far(t, target)) {
-        emit_jcc(e, cc, cold_far(t, target, is_backward(i)));
+        emit_jcc(e, cc, cold_far(t, target, is_backward(i) && !i->again));
         return;
     }
     emit_jcc(e, cc, cold_leave(t, target));
@@ -499,7 +499,7 @@ void emit_control(struct translation *t, struct tinsn *i)
         emit_conditional(t, i);
     else if (i->kind == KIND_LOOP)
         emit_loop(t, i);
-    else
+    else if (!i->again)
         emit_exit_to(t, branch_target(i), is_backward(i));
 }
 

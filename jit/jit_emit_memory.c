@@ -92,7 +92,7 @@ static void emit_operand_address(struct translation *t, const struct tinsn *i, i
 /* ---- Checks ---- */
 
 /* A group that straddles a page goes on in a translation without groups, by a jump that is linked like any other, if the guest's flags are, or
- * can be put, in the host's register; else C finds the way. */
+ * can be put, in the host's register, or are those of the entry, which the other translation takes as this one did; else C finds the way. */
 static bool group_has_alternative(const struct translation *t)
 {
     const struct tinsn *i = &t->insns[t->current];
@@ -101,7 +101,8 @@ static bool group_has_alternative(const struct translation *t)
         return false;
     if (!i->flags_source || i->flags_source == FLAGS_SAVED)
         return true;
-    return i->flags_source != FLAGS_ENTRY && can_execute_again(&t->insns[i->flags_source - 1]);
+    return i->flags_source == FLAGS_ENTRY ||
+           can_execute_again(&t->insns[i->flags_source - 1]);
 }
 
 void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk)
@@ -114,7 +115,7 @@ void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, u
         .limit = (uint16_t)limit,
         .insn = (uint8_t)t->current,
         .kind = (uint8_t)kind,
-        .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : 0,
+        .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : t->link_flags_source,
         .options = t->falling ? STUB_FALLING : 0,
     };
     if (kind == STUB_GROUP_READ || kind == STUB_GROUP_WRITE) {
@@ -130,8 +131,9 @@ static void emit_alternative(struct translation *t)
 {
     const struct tinsn *i = &t->insns[t->current];
     struct emitter *hot = &t->jit->hot, *cold = &t->jit->cold, saved = *hot;
+    bool elsewhere = i->flags_source == FLAGS_ENTRY;
 
-    if (i->flags_source) { /* out of line this time */
+    if (i->flags_source && !elsewhere) { /* out of line this time */
         *hot = *cold;
         emit_flags_again(t, i->flags_source);
         *cold = *hot;
@@ -144,8 +146,11 @@ static void emit_alternative(struct translation *t)
     }
     emit8(cold, 0xe9);
     emit32(cold, 0);
+    t->link_flags_source = elsewhere ? FLAGS_ENTRY : 0;
     add_link(t, cold, i->page_offset);
+    t->link_flags_source = 0;
     t->links[t->link_count - 1].no_groups = true;
+    t->links[t->link_count - 1].flags_elsewhere = elsewhere;
     t->links[t->link_count - 1].flag_registers = 0;
 }
 
@@ -213,7 +218,7 @@ static bool is_hashed(const struct translation *t)
 {
     gpa_t gpa = (t->gpa & PAGE_MASK) + t->insns[t->current].page_offset;
 
-    return t->jit->is_low && t->jit->hashed[gpa % HASHED_SIZE] == gpa;
+    return t->jit->is_low && jit_habits(t->jit, gpa) & HABIT_HASHED;
 }
 
 /* T0: address of the first byte. Leaves T0: offset in the page, T1: the host page. */

@@ -75,6 +75,7 @@ struct replay {
 struct link {
     uint32_t target;         /* block that it leads to; none: to its stub */
     uint32_t next_to_target; /* list of links to one block */
+    uint32_t named_by;       /* what names this link in that list: `incoming` of the block, or `next_to_target` of another */
     uint32_t block;          /* that it is in */
     uint32_t patch;          /* offset in the code region of the rel32 */
     uint32_t stub;           /* offset of the cold stub */
@@ -83,17 +84,18 @@ struct link {
     uint16_t page_offset;    /* of the guest target */
     uint16_t flag_registers; /* flag_kind was set, and the instruction needs these registers; 0: it was not */
     bool no_groups;          /* leads to a translation without groups */
+    bool flags_elsewhere;    /* it is taken with flags that saved_flags and flag_kind tell of, as at replay_entry */
 };
 
 struct jit_block {
-    struct jit_block *next_by_address, *next_in_page;
+    struct jit_block *next_in_page;
     gpa_t gpa;
     jit_mode_t mode;
     uint16_t guest_bytes; /* extent, looked-at bytes included */
     uint8_t insn_count, link_count, call_count;
     gpa_t second_page; /* of a block whose one instruction lies in two pages, else 0; replays[0] has its bytes */
     struct jit_block *next_in_second;
-    bool valid, in_jump_cache;
+    bool valid, in_jump_cache, loop_tried;
     uint32_t hot, hot_size, cold, cold_size; /* offsets in the code region */
     uint32_t entry;  /* where direct jumps of the same page arrive */
     uint32_t replay_entry;   /* behind what saves the flags, for links with fitting flag_registers; 0: none */
@@ -116,6 +118,7 @@ struct code_page {
         gva_t vpage;
     } views[PAGE_VIEWS];
     unsigned next_view;
+    uint64_t swept; /* generation when its lists were last rid of dropped blocks */
     gpa_t page;
     struct jit_block *blocks;
     struct jit_block *crossing; /* blocks that begin in another page and end in this one: next_in_second */
@@ -200,7 +203,8 @@ enum access_form {
 };
 
 #define SITE_MISSES_START ((uint16_t)-256)
-#define HASHED_SIZE 8192
+#define HABITS_SIZE 8192
+enum { HABIT_HASHED = 1, /* not predicted */ HABIT_ALONE = 2 /* leads no group */ };
 #define ADDEND_SLOTS  8
 #define RETURN_STACK_SIZE (256 * KIB)
 #define RETURN_FRAME      16 /* ~guest address, host address; the guard page begins at a multiple, so that it is met by the push, never by the call */
@@ -209,7 +213,8 @@ enum access_form {
 #define SEGMENT_MIN   (128 * KIB)
 #define PAGES_MAX     65536 /* with code */
 #define SITES_MAX     (1u << 19)
-#define BLOCK_BUCKETS 131072
+#define BLOCK_LINES   16384
+#define BLOCK_LINE    16
 #define PAGE_BUCKETS  4096
 
 /* Instructions that handlers execute, predecoded. */
@@ -222,7 +227,7 @@ struct iop_entry {
 
 struct jit_stats {
     uint64_t blocks, guest_insns, guest_bytes, hot_bytes, cold_bytes, translate_cycles;
-    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed, group_clones;
+    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed, group_clones, ungrouped, loops;
     uint64_t helpers, slow_accesses, faults, host_faults, polls, exits, parks, salts, interpreted;
     uint64_t executed; /* counted by translated code, with -d jitstats */
 };
@@ -268,7 +273,7 @@ struct jit {
     struct tlb_entry **sites; /* SITES_MAX, near the code */
     uint16_t *site_misses;    /* SITES_MAX; counted by thunk_access, up to 0: then C looks whether the prediction is any good */
     uint32_t *site_times;     /* SITES_MAX; time stamp, in units of 256, when the count began */
-    gpa_t hashed[HASHED_SIZE]; /* instructions whose accesses are not predicted */
+    gpa_t habits[HABITS_SIZE]; /* instructions whose accesses are translated another way: address << 2 | HABIT_* */
     uint32_t site_count;
     uint8_t *return_stack; /* RETURN_STACK_SIZE with a guard page below */
     uint64_t return_base;  /* the empty stack's pointer */
@@ -284,7 +289,8 @@ struct jit {
     /* Metadata */
     uint8_t *arena;
     size_t arena_size, arena_used;
-    struct jit_block *by_address[BLOCK_BUCKETS];
+    /* Blocks by address and mode: each belongs into one line, at any place. Arena offset / 64 << 8 | part of the hash; 0: free. */
+    uint32_t by_address[BLOCK_LINES][BLOCK_LINE] __attribute__((aligned(64)));
     struct code_page *pages[PAGE_BUCKETS];
     struct jit_block **by_code; /* by segments, in order of their hot code */
     size_t by_code_size;
@@ -331,6 +337,12 @@ static inline struct jit *jit_of(const struct cpu *cpu)
     return cpu->engine_data;
 }
 
+static inline unsigned jit_habits(const struct jit *jit, gpa_t gpa)
+{
+    gpa_t known = jit->habits[gpa % HABITS_SIZE];
+    return known >> 2 == gpa ? known & 3 : 0;
+}
+
 /* jit_cache.c */
 static inline void *jit_record(const struct jit *jit, uint32_t offset)
 {
@@ -351,6 +363,7 @@ struct jit_block *jit_block_by_pc(const struct jit *jit, const uint8_t *pc);
 struct code_page *jit_page_of(struct jit *jit, gpa_t gpa); /* NULL: holds no code */
 void jit_link(struct jit *jit, struct link *link, struct jit_block *target);
 void jit_invalidate(struct jit *jit, gpa_t gpa, uint64_t size);
+void jit_block_drop(struct jit *jit, struct jit_block *block); /* it is not found any more; its page stays acquired */
 void jit_page_acquire(struct jit *jit, gpa_t gpa);
 void jit_page_release_if_empty(struct jit *jit, gpa_t gpa);
 uint32_t jit_new_salt(struct jit *jit);     /* a number that nothing was remembered under; not 0 */
@@ -381,6 +394,8 @@ void jit_translate_destroy(struct jit *jit);
 /* The block at gpa, whose bytes (`available` of them) are at host. NULL: not even one instruction fits. */
 struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,
                                 unsigned max_insns);
+/* The same for a loop that begins at gpa, several iterations at a time; NULL: no such loop. */
+struct jit_block *jit_translate_loop(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode);
 
 /* Where jumps that were looked up arrive, with the guest address in T0. Takes 32 bytes of cold code the first time. */
 const uint8_t *jit_indirect_entry(struct jit *jit, struct jit_block *block);

@@ -368,23 +368,41 @@ static bool entry_serves(const struct tlb_entry *entry, gva_t gva, unsigned limi
     return (gva ^ (write ? entry->tag_w : entry->tag_r)) <= limit;
 }
 
-/* Cycles between two misses of a site below which a look-up by index is cheaper than predicting. */
-#define FREQUENT_MISS 1000
+/* Cycles between two misses of a site below which a look-up by index is cheaper than predicting; between two times that a group's
+ * range crosses a page below which its accesses are better checked one by one. */
+#define FREQUENT_MISS  1000
+#define FREQUENT_CROSS 5000
+#define CROSS_STEP     8 /* a crossing counts as so many misses */
 
 /* The site's count of misses has run out. True: its instruction was noted, and is translated anew. */
-static bool give_up_predicting(struct jit *jit, const struct jit_block *block, const struct stub_info *info)
+static bool change_habit(struct jit *jit, const struct jit_block *block, const struct stub_info *info, unsigned habit)
 {
     uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 8), passed = now - jit->site_times[info->site];
     gpa_t gpa = block->gpa + block->marks[info->insn].offset;
+    uint32_t often = habit == HABIT_HASHED ? FREQUENT_MISS : FREQUENT_CROSS / CROSS_STEP;
 
     jit->site_misses[info->site] = SITE_MISSES_START;
     jit->site_times[info->site] = now;
-    if (passed > FREQUENT_MISS || block->second_page || jit->hashed[gpa % HASHED_SIZE] == gpa || jit->single_limit)
+    if (passed > often || block->second_page || jit_habits(jit, gpa) & habit || jit->single_limit)
         return false; /* 256 misses, 256 cycles a unit */
-    jit->hashed[gpa % HASHED_SIZE] = gpa;
-    jit->stats.hashed++;
+    jit->habits[gpa % HABITS_SIZE] = gpa << 2 | jit_habits(jit, gpa) | habit;
+    if (habit == HABIT_HASHED)
+        jit->stats.hashed++;
+    else
+        jit->stats.ungrouped++;
     jit_invalidate(jit, gpa, 1);
     return true;
+}
+
+static bool crosses_often(struct jit *jit, const struct jit_block *block, const struct stub_info *info)
+{
+    uint16_t misses = (uint16_t)(jit->site_misses[info->site] + CROSS_STEP);
+
+    if (misses >= CROSS_STEP) {
+        jit->site_misses[info->site] = misses;
+        return false;
+    }
+    return change_habit(jit, block, info, HABIT_ALONE);
 }
 
 static const void *slow_access(struct jit *jit, const struct stub_info *info, const uint8_t *stub)
@@ -399,7 +417,7 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
     bool canonical = block->mode & MODE_CODE64 ? is_canonical(first) : true;
 
     jit->stats.site_misses++;
-    bool again = jit->is_low && jit->site_misses[info->site] == 0 && give_up_predicting(jit, block, info);
+    bool again = jit->is_low && jit->site_misses[info->site] == 0 && change_habit(jit, block, info, HABIT_HASHED);
     if (!again && canonical && (gva & ~PAGE_MASK) <= info->limit &&
         !mmu_translate(&cpu->mmu, first, first_writes ? MMU_WRITE : MMU_READ, cpu->privilege, &target, &fault)) {
         struct tlb_entry *entry = entry_for(jit, gva);
@@ -416,6 +434,10 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
         jit->single_executed = info->insn;
         jit->group_missed = true;
         return leave(jit, STEP_NEXT);
+    }
+    if (group && block->valid && (gva & ~PAGE_MASK) > info->limit && crosses_often(jit, block, info)) {
+        jit->executed -= jit->has_stats; /* the instruction begins again */
+        return go_on(jit);
     }
     if (group && block->valid) {
         /* Its first access may be alright on its own: the same instruction, without groups. */
@@ -435,6 +457,25 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
 
 /* ---- Jumps ---- */
 
+/* A branch back to `block` was taken: it may be a loop that is better translated as such. Returns what to go on with. */
+static struct jit_block *try_loop(struct jit *jit, struct jit_block *block, const uint8_t *bytes)
+{
+    uint64_t generation = jit->generation;
+
+    if (block->loop_tried)
+        return block;
+    block->loop_tried = true;
+    jit_cache_make_room(jit);
+    if (generation != jit->generation)
+        return block;
+    struct jit_block *loop = jit_translate_loop(jit, block->gpa, bytes, block->mode);
+    if (!loop)
+        return block;
+    jit_block_drop(jit, block);
+    announce(jit, loop);
+    return loop;
+}
+
 static const void *follow_link(struct jit *jit, const struct stub_info *info)
 {
     struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
@@ -443,15 +484,18 @@ static const void *follow_link(struct jit *jit, const struct stub_info *info)
     uint64_t generation = jit->generation;
 
     jit->cpu->cpu_rip = wrap_rip(jit, jit->vpage + link->page_offset);
-    settle_flags(jit, block, 0);
+    settle_flags(jit, block, info->flags_source);
     const uint8_t *bytes = block->valid ? bytes_at(jit, gpa) : NULL;
     if (!bytes)
         return go_on(jit);
     jit_mode_t mode = (jit_mode_t)((block->mode & MODE_KEY) | (link->no_groups ? MODE_NO_GROUPS : 0));
     struct jit_block *target = find_or_translate(jit, gpa, bytes, mode);
+    if (target && generation == jit->generation && gpa <= block->gpa && !link->no_groups)
+        target = try_loop(jit, target, bytes);
     if (!target || generation != jit->generation)
         return go_on(jit);
-    jit_link(jit, link, target);
+    if (block->valid) /* it may have been the loop */
+        jit_link(jit, link, target);
     return jit->code.execute + target->entry;
 }
 
@@ -566,6 +610,7 @@ static const void *slow(struct jit *jit, const uint8_t *stub)
         jit->t0 = wrap_rip(jit, jit->vpage + (uint64_t)(int64_t)(int32_t)info->site);
         jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
         jit->stats.polls++;
+        settle_flags(jit, block, info->flags_source);
         return jump(jit);
     case STUB_POLL:
         jit->stats.polls++;

@@ -59,6 +59,8 @@ static void log_counters(const struct cpu *cpu, const struct jit *jit)
     LINE(site_misses);
     LINE(hashed);
     LINE(group_clones);
+    LINE(ungrouped);
+    LINE(loops);
     LINE(helpers);
     LINE(slow_accesses);
     LINE(faults);

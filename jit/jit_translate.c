@@ -26,7 +26,9 @@ static void emit_budget(struct translation *t)
     if (likely(!jit->slices) || t->mode & MODE_SINGLE)
         return;
     t->current = 0;
+    t->link_flags_source = t->entry_window ? FLAGS_ENTRY : 0; /* it is entered behind what saves them, too */
     const uint8_t *leave = cold_poll(t, (int64_t)(t->gpa & ~PAGE_MASK));
+    t->link_flags_source = 0;
     emit_load(e, T1, host_at(&jit->budget));
     uint8_t *spent = emit_short(e, OPCODE_JRCXZ), *over = emit_short(e, OPCODE_JMP8);
     emit_short_here(e, spent);
@@ -102,6 +104,7 @@ static void emit_block(struct translation *t)
     t->replay_entry = NULL;
     t->replay_count = 0;
     t->kind_set = 0;
+    t->link_flags_source = 0;
     if (t->entry_window) {
         emit_save_flags(t);
         t->replay_entry = e->p;
@@ -145,7 +148,8 @@ static void fill_links(struct translation *t, struct jit_block *block)
                                          .counter = from->counter,
                                          .page_offset = from->page_offset,
                                          .flag_registers = from->flag_registers,
-                                         .no_groups = from->no_groups };
+                                         .no_groups = from->no_groups,
+                                         .flags_elsewhere = from->flags_elsewhere };
     }
 }
 
@@ -160,6 +164,7 @@ static void fill_block(struct translation *t, struct jit_block *block)
     block->link_count = (uint8_t)t->link_count;
     block->call_count = (uint8_t)t->call_count;
     block->valid = true;
+    block->loop_tried = t->unrolled;
     block->hot = (uint32_t)(t->hot_start - jit->code.write);
     block->hot_size = (uint32_t)(jit->hot.p - t->hot_start);
     block->cold = (uint32_t)(t->cold_start - jit->code.write);
@@ -209,29 +214,23 @@ static size_t record_size(const struct translation *t)
            (t->replay_count + 1) * sizeof(struct replay);
 }
 
-struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,
-                                unsigned max_insns)
+static void begin(struct translation *t, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode)
 {
-    struct translation *t = jit->translation;
-    uint64_t start = __builtin_ia32_rdtsc();
-
     t->mode = mode;
     t->code64 = mode & MODE_CODE64;
     t->gpa = gpa;
     t->host = host;
     t->available = available;
-    if (!translation_decode(t, MIN(max_insns, BLOCK_MAX_INSNS)))
-        return NULL;
-    translation_analyse(t);
-    if (unlikely(jit->sabotage != NULL))
-        jit_sabotage(jit->sabotage, t);
-    t->block_offset = (uint32_t)jit->arena_used;
-    emit_block(t);
-    struct jit_block *block = jit_arena_take(jit, record_size(t));
-    fill_block(t, block);
+}
+
+static void count_block(struct translation *t, const struct jit_block *block, uint64_t start)
+{
+    struct jit *jit = t->jit;
+
     jit->stats.blocks++;
     jit->stats.guest_insns += t->count;
-    jit->stats.guest_bytes += t->guest_bytes;
+    for (unsigned n = 0; n < t->count; n++)
+        jit->stats.guest_bytes += t->insns[n].insn.length;
     jit->stats.hot_bytes += block->hot_size;
     jit->stats.cold_bytes += block->cold_size;
     if (unlikely(jit->op_stats.counts != NULL))
@@ -239,5 +238,47 @@ struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host,
             if (t->insns[n].insn.row)
                 jit->op_stats.counts[t->insns[n].insn.row - insn_rows].translated++;
     jit->stats.translate_cycles += __builtin_ia32_rdtsc() - start;
+}
+
+/* The decoded instructions become a block. */
+static struct jit_block *finish_block(struct translation *t)
+{
+    struct jit *jit = t->jit;
+
+    translation_analyse(t);
+    if (unlikely(jit->sabotage != NULL))
+        jit_sabotage(jit->sabotage, t);
+    t->block_offset = (uint32_t)jit->arena_used;
+    emit_block(t);
+    struct jit_block *block = jit_arena_take(jit, record_size(t));
+    fill_block(t, block);
+    return block;
+}
+
+struct jit_block *jit_translate(struct jit *jit, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode,
+                                unsigned max_insns)
+{
+    struct translation *t = jit->translation;
+    uint64_t start = __builtin_ia32_rdtsc();
+
+    begin(t, gpa, host, available, mode);
+    if (!translation_decode(t, MIN(max_insns, BLOCK_MAX_INSNS)))
+        return NULL;
+    struct jit_block *block = finish_block(t);
+    count_block(t, block, start);
+    return block;
+}
+
+struct jit_block *jit_translate_loop(struct jit *jit, gpa_t gpa, const uint8_t *host, jit_mode_t mode)
+{
+    struct translation *t = jit->translation;
+    uint64_t start = __builtin_ia32_rdtsc();
+
+    begin(t, gpa, host, PAGE_SIZE - (gpa & ~PAGE_MASK), mode);
+    if (!translation_decode_loop(t))
+        return NULL;
+    struct jit_block *block = finish_block(t);
+    count_block(t, block, start);
+    jit->stats.loops++;
     return block;
 }

@@ -40,6 +40,7 @@ struct tinsn {
     uint8_t access[ROLE_COUNT]; /* ACCESS_* */
     uint8_t size[ROLE_COUNT];
     bool rm_is_cell_sized; /* ROLE_RM is an E operand: of one size in a register and in memory */
+    bool again;       /* JCC, JMP that ends an iteration of an unrolled loop but the last: goes on behind it if it is taken */
     bool high_byte;   /* names AH, CH, DH or BH: no REX */
     bool has_memory;  /* an operand in memory that is accessed */
     bool reads_rcx, writes_rcx; /* implicitly */
@@ -75,7 +76,7 @@ struct exit_site {
     uint32_t patch; /* offset of a rel32 in hot or cold code */
     uint32_t stub;
     uint16_t page_offset;
-    bool no_groups;
+    bool no_groups, flags_elsewhere;
     uint16_t flag_registers;
     uint32_t compare, counter; /* far links */
 };
@@ -92,6 +93,7 @@ struct translation {
     unsigned group_count;
     bool uses_a0;           /* some group's address is in A0 */
     unsigned guest_bytes;   /* of the instructions */
+    bool unrolled;
     bool ends_in_branch;    /* the last instruction does not fall through */
     bool next_crosses;      /* the instruction behind the block lies in two pages */
     size_t available;       /* bytes at `host`: to the end of the page, or of a crossing instruction */
@@ -106,6 +108,7 @@ struct translation {
     uint16_t entry_writes;
     uint8_t replays[REPLAYS_MAX]; /* instructions */
     unsigned replay_count;
+    uint8_t link_flags_source; /* of the stub of a link or poll being emitted */
     uint8_t kind_set;     /* 1 + instruction that flag_kind tells of here; 0 */
     uint16_t kind_registers; /* that it needs */
     uint8_t *replay_entry;
@@ -122,6 +125,7 @@ struct translation {
 
 /* jit_decode.c */
 unsigned translation_decode(struct translation *t, unsigned max_insns); /* 0: the first instruction crosses the page's end */
+bool translation_decode_loop(struct translation *t); /* several iterations of a loop that begins here; false: there is none */
 /* jit_analyse.c */
 void translation_analyse(struct translation *t);
 bool can_execute_again(const struct tinsn *i); /* CMP, TEST of registers: executing it again changes nothing but flags */
