@@ -47,6 +47,12 @@ static inline void emit8(struct emitter *e, unsigned byte)
 {
     *e->p++ = (uint8_t)byte;
 }
+static inline void emit16(struct emitter *e, unsigned value)
+{
+    uint16_t bytes = (uint16_t)value;
+    memcpy(e->p, &bytes, 2);
+    e->p += 2;
+}
 static inline void emit32(struct emitter *e, uint32_t value)
 {
     memcpy(e->p, &value, 4);
@@ -189,6 +195,14 @@ static inline void emit_cmp_imm(struct emitter *e, unsigned reg, int32_t value)
     emit32(e, (uint32_t)value);
 }
 /* mov dword [m], imm32 and cmp dword [m], imm8 */
+/* Eight bytes, sign-extended. */
+static inline void emit_store_imm(struct emitter *e, struct host_operand m, uint32_t value)
+{
+    emit8(e, 0x48);
+    emit8(e, 0xc7);
+    emit_modrm_memory(e, 0, &m, 4);
+    emit32(e, value);
+}
 static inline void emit_store32_imm(struct emitter *e, struct host_operand m, uint32_t value)
 {
     unsigned rex = host_operand_rex(&m);

@@ -57,9 +57,7 @@ static const uint8_t *cold_leave(struct translation *t, int64_t page_offset)
     if (t->mode & MODE_SINGLE) {
         const uint8_t *start = emit_here(e);
         emit_target(t, e, page_offset);
-        emit8(e, 0xeb); /* over the record */
-        emit8(e, sizeof(struct stub_info));
-        emit_stub_call(t, STUB_DONE, 0, 0, t->jit->thunk_slow);
+        emit_stub_inline(t, STUB_DONE, t->jit->thunk_slow);
         return start;
     }
     const uint8_t *start = emit_here(e);
@@ -69,30 +67,17 @@ static const uint8_t *cold_leave(struct translation *t, int64_t page_offset)
     return start;
 }
 
-const uint8_t *cold_poll(struct translation *t, int64_t page_offset)
-{
-    const uint8_t *start = emit_here(&t->jit->cold) + sizeof(struct stub_info);
-
-    emit_stub_call(t, STUB_POLL_AT, (unsigned)(int32_t)page_offset, 0, t->jit->thunk_slow);
-    return start;
-}
-
-/* The rel32 at `patch` (just written in hot or cold code) will lead to the block at page_offset. */
-void add_link(struct translation *t, struct emitter *from, unsigned page_offset)
+void add_link(struct translation *t, struct emitter *from, unsigned page_offset, unsigned flags_source)
 {
     struct jit *jit = t->jit;
-    struct exit_site *link = &t->links[t->link_count];
     uint8_t *patch = from->p - 4;
-    uint8_t *stub = jit->cold.p;
+    const uint8_t *stub = emit_stub_link(t, flags_source);
 
-    emit_stub_call(t, STUB_LINK, t->link_count, 0, jit->thunk_slow);
-    stub += sizeof(struct stub_info);
-    emit_patch_rel32(patch, from->delta, stub + jit->cold.delta);
-    *link = (struct exit_site){ .patch = (uint32_t)(patch - jit->code.write),
-                                .stub = (uint32_t)(stub - jit->code.write),
-                                .page_offset = (uint16_t)page_offset,
-                                .flag_registers = kind_registers(t) };
-    t->link_count++;
+    emit_patch_rel32(patch, from->delta, stub);
+    t->links[t->link_count++] = (struct exit_site){ .patch = (uint32_t)(patch - jit->code.write),
+                                                    .stub = (uint32_t)(stub - jit->code.execute),
+                                                    .page_offset = (uint16_t)page_offset,
+                                                    .flag_registers = kind_registers(t) };
 }
 
 static bool can_be_far(const struct translation *t, int64_t page_offset)
@@ -100,27 +85,13 @@ static bool can_be_far(const struct translation *t, int64_t page_offset)
     return t->code64 && !(t->mode & MODE_SINGLE) && links_left(t) && page_offset == (int32_t)page_offset;
 }
 
-/* What a far link does when it does not hold: thunk_far looks into the jump cache, and now and then calls C, which links it anew.
- * Returns the place of its call. */
-static const uint8_t *emit_far_miss(struct translation *t, int64_t page_offset, unsigned counter)
-{
-    struct emitter *e = &t->jit->cold;
-    struct far_info info = { (int32_t)page_offset, counter, t->falling ? 0 : t->block_offset | t->current };
-
-    emit_bytes(e, &info, sizeof(info));
-    const uint8_t *call = emit_here(e) + sizeof(struct stub_info);
-    emit_stub_call(t, STUB_FAR_LINK, t->link_count, 0, t->jit->thunk_far);
-    return call;
-}
-
 /* A direct jump to another page. It holds for one mode and address space: their number is compared, then the block is entered
- * with vpage moved on. In hot or cold code (`e`). */
-static void emit_far(struct translation *t, struct emitter *e, int64_t page_offset, bool poll)
+ * with vpage moved on. In hot or cold code (`e`). `poll`: where to leave if attention is wanted, NULL: nobody looks. */
+static void emit_far(struct translation *t, struct emitter *e, int64_t page_offset, const uint8_t *poll)
 {
     struct jit *jit = t->jit;
     struct exit_site link = { .page_offset = (uint16_t)(page_offset & 0xfff),
                               .flag_registers = kind_registers(t) };
-    const uint8_t *poll_code = poll && e == &jit->cold ? cold_poll(t, page_offset) : NULL;
     uint8_t *attention = NULL;
 
     link.counter = jit->site_count++;
@@ -147,10 +118,9 @@ static void emit_far(struct translation *t, struct emitter *e, int64_t page_offs
     link.patch = (uint32_t)(e->p - 4 - jit->code.write);
     if (attention) {
         emit_short_here(e, attention);
-        emit_jmp(e, poll_code ? poll_code : cold_poll(t, page_offset));
+        emit_jmp(e, poll);
     }
-    const uint8_t *miss_code = emit_far_miss(t, page_offset, link.counter);
-    emit_patch_rel32(miss, e->delta, miss_code);
+    emit_patch_rel32(miss, e->delta, emit_stub_far_link(t, page_offset, link.counter));
     t->links[t->link_count++] = link;
 }
 
@@ -161,21 +131,21 @@ void emit_exit_to(struct translation *t, int64_t page_offset, bool poll)
     if (t->mode & MODE_SINGLE || !links_left(t)) {
         emit_jmp(e, cold_leave(t, page_offset));
     } else if (!in_page(page_offset) && can_be_far(t, page_offset)) {
-        emit_far(t, e, page_offset, poll);
+        emit_far(t, e, page_offset, poll ? emit_stub_poll(t, page_offset, 0) : NULL);
     } else if (!in_page(page_offset)) {
         emit_jmp(e, cold_leave(t, page_offset));
     } else if (!poll) {
         emit8(e, 0xe9);
         emit32(e, 0);
-        add_link(t, e, (unsigned)page_offset);
+        add_link(t, e, (unsigned)page_offset, 0);
     } else {
         emit_load32(e, T1, host_at(&t->jit->cpu->quiet));
         uint8_t *attention = emit_short(e, OPCODE_JRCXZ);
         emit8(e, 0xe9);
         emit32(e, 0);
-        add_link(t, e, (unsigned)page_offset);
+        add_link(t, e, (unsigned)page_offset, 0);
         emit_short_here(e, attention);
-        emit_jmp(e, cold_poll(t, page_offset));
+        emit_jmp(e, emit_stub_poll(t, page_offset, 0));
     }
 }
 
@@ -187,15 +157,9 @@ void emit_exit_by_lookup(struct translation *t, unsigned page_offset)
 /* A far link in cold code; where it begins. */
 static const uint8_t *cold_far(struct translation *t, int64_t page_offset, bool poll)
 {
-    struct jit *jit = t->jit;
+    const uint8_t *leave = poll ? emit_stub_poll(t, page_offset, 0) : NULL, *start = emit_here(&t->jit->cold);
 
-    if (!poll) {
-        const uint8_t *start = emit_here(&jit->cold);
-        emit_far(t, &jit->cold, page_offset, false);
-        return start;
-    }
-    const uint8_t *start = emit_here(&jit->cold) + sizeof(struct stub_info) + STUB_CALL_SIZE; /* the poll's way out comes first */
-    emit_far(t, &jit->cold, page_offset, true);
+    emit_far(t, &t->jit->cold, page_offset, leave);
     return start;
 }
 
@@ -226,7 +190,7 @@ static void emit_conditional(struct translation *t, struct tinsn *i)
             emit8(e, 0x0f);
             emit8(e, 0x80 | cc);
             emit32(e, 0);
-            add_link(t, e, (unsigned)target);
+            add_link(t, e, (unsigned)target, 0);
         }
         return;
     }
@@ -339,27 +303,17 @@ static void emit_call_direct(struct translation *t, struct tinsn *i)
     if (in_page(target) && links_left(t) && !is_backward(i)) {
         emit8(e, 0xe8);
         emit32(e, 0);
-        add_link(t, e, (unsigned)target);
+        add_link(t, e, (unsigned)target, 0);
     } else if (in_page(target) && links_left(t)) {
-        const uint8_t *poll = cold_poll(t, target);
+        const uint8_t *poll = emit_stub_poll(t, target, 0);
         emit_call(e, emit_here(cold));
         emit_load32(cold, T1, host_at(&jit->cpu->quiet));
         uint8_t *attention = emit_short(cold, OPCODE_JRCXZ);
         emit8(cold, 0xe9);
         emit32(cold, 0);
-        uint8_t *patch = cold->p - 4;
+        add_link(t, cold, (unsigned)target, 0);
         emit_short_here(cold, attention);
         emit_jmp(cold, poll);
-        /* the link's stub lies behind */
-        struct exit_site *link = &t->links[t->link_count];
-        emit_stub_call(t, STUB_LINK, t->link_count, 0, jit->thunk_slow);
-        const uint8_t *stub = cold->p - STUB_CALL_SIZE;
-        emit_patch_rel32(patch, cold->delta, stub + cold->delta);
-        *link = (struct exit_site){ .patch = (uint32_t)(patch - jit->code.write),
-                                    .stub = (uint32_t)(stub - jit->code.write),
-                                    .page_offset = (uint16_t)target,
-                                    .flag_registers = kind_registers(t) };
-        t->link_count++;
     } else if (!in_page(target) && can_be_far(t, target)) {
         const uint8_t *far = cold_far(t, target, is_backward(i));
         emit_call(e, far);
@@ -398,8 +352,7 @@ static void emit_leave_indirect(struct translation *t, bool call)
     struct emitter *e = &jit->hot;
 
     if (t->mode & MODE_SINGLE) {
-        const uint8_t *stub = emit_here(&jit->cold) + sizeof(struct stub_info);
-        emit_stub_call(t, STUB_DONE, 0, 0, jit->thunk_slow);
+        const uint8_t *stub = emit_stub(t, STUB_DONE, jit->thunk_slow);
         emit_origin(t);
         emit_jmp(e, stub);
         return;
@@ -412,7 +365,7 @@ static void emit_leave_indirect(struct translation *t, bool call)
             emit_jmp(e, jit->thunk_lookup);
         return;
     }
-    emit_store32_imm(e, host_at(&jit->origin), t->block_offset | t->current);
+    emit_store_imm(e, host_at(&jit->origin), t->block_offset | t->current);
     struct probe probe = jit_emit_probe(jit, e);
     emit_rm(e, false, 0xff, call ? 2 : 4, jit_probe_target(jit));
     if (!call) {
@@ -620,7 +573,7 @@ void emit_helper(struct translation *t, struct tinsn *i)
     if (i->restore_flags)
         emit_flags_again(t, i->flags_source);
     t->kind_set = 0; /* C may go elsewhere meanwhile */
-    const uint8_t *stub = emit_here(&jit->cold) + sizeof(struct stub_info);
+    const uint8_t *stub = emit_stub(t, STUB_HELPER, jit->thunk_slow);
     const uint8_t *thunk = system_thunk(t, i);
     if (thunk) {
         emit_load(&jit->hot, A0, host_at(&jit->vpage));
@@ -630,5 +583,4 @@ void emit_helper(struct translation *t, struct tinsn *i)
     } else {
         emit_jmp(&jit->hot, stub);
     }
-    emit_stub_call(t, STUB_HELPER, 0, 0, jit->thunk_slow);
 }

@@ -101,30 +101,7 @@ static bool group_has_alternative(const struct translation *t)
         return false;
     if (!i->flags_source || i->flags_source == FLAGS_SAVED)
         return true;
-    return i->flags_source == FLAGS_ENTRY ||
-           can_execute_again(&t->insns[i->flags_source - 1]);
-}
-
-void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk)
-{
-    struct emitter *e = &t->jit->cold;
-    const struct tinsn *i = &t->insns[t->current];
-    struct stub_info info = {
-        .block = t->block_offset,
-        .site = site,
-        .limit = (uint16_t)limit,
-        .insn = (uint8_t)t->current,
-        .kind = (uint8_t)kind,
-        .flags_source = kind <= STUB_GROUP_WRITE ? i->flags_source : t->link_flags_source,
-        .options = t->falling ? STUB_FALLING : 0,
-    };
-    if (kind == STUB_GROUP_READ || kind == STUB_GROUP_WRITE) {
-        info.group_first = (int16_t)(i->group_offset - t->groups[i->group].low);
-        info.options |= group_has_alternative(t) ? STUB_HAS_ALTERNATIVE : 0;
-        info.options |= i->first_reads ? STUB_FIRST_READS : 0;
-    }
-    emit_bytes(e, &info, sizeof(info));
-    emit_call(e, thunk);
+    return i->flags_source == FLAGS_ENTRY || can_execute_again(&t->insns[i->flags_source - 1]);
 }
 
 static void emit_alternative(struct translation *t)
@@ -146,9 +123,7 @@ static void emit_alternative(struct translation *t)
     }
     emit8(cold, 0xe9);
     emit32(cold, 0);
-    t->link_flags_source = elsewhere ? FLAGS_ENTRY : 0;
-    add_link(t, cold, i->page_offset);
-    t->link_flags_source = 0;
+    add_link(t, cold, i->page_offset, elsewhere ? FLAGS_ENTRY : 0);
     t->links[t->link_count - 1].no_groups = true;
     t->links[t->link_count - 1].flags_elsewhere = elsewhere;
     t->links[t->link_count - 1].flag_registers = 0;
@@ -175,30 +150,41 @@ static void emit_flags_restored(struct translation *t, struct emitter *e)
     emit_load(e, HOST_RAX, host_at(&t->jit->flags_tmp));
 }
 
-static void emit_stub_access(struct translation *t, const struct check *c, unsigned site, enum access_form form)
+/* The call out of line; is_inline: code before it falls into it. */
+static const uint8_t *emit_access_call(struct translation *t, const struct check *c, unsigned site, enum access_form form, bool is_inline)
 {
-    unsigned kind = c->group ? (c->write ? STUB_GROUP_WRITE : STUB_GROUP_READ) : c->write ? STUB_WRITE : STUB_READ;
-    unsigned privilege = t->mode >> MODE_PRIVILEGE_SHIFT & 3;
+    const struct tinsn *i = &t->insns[t->current];
+    struct stub_access access = {
+        .kind = c->group ? (c->write ? STUB_GROUP_WRITE : STUB_GROUP_READ) : c->write ? STUB_WRITE : STUB_READ,
+        .site = site,
+        .span = c->span,
+        .thunk = t->jit->thunk_access[c->write][form][t->mode >> MODE_PRIVILEGE_SHIFT & 3],
+    };
 
-    emit_stub_call(t, kind, site, PAGE_SIZE - c->span, t->jit->thunk_access[c->write][form][privilege]);
+    if (c->group) {
+        access.group_first = (unsigned)(i->group_offset - t->groups[i->group].low);
+        access.kind |= (group_has_alternative(t) ? STUB_HAS_ALTERNATIVE : 0u) | (i->first_reads ? STUB_FIRST_READS : 0u);
+    }
+    return emit_stub_access(t, &access, is_inline);
 }
 
-/* The cold half: `jump` is the place of the hot branch's rel32. */
-static void emit_miss(struct translation *t, const struct check *c, unsigned site, uint8_t *jump, enum access_form form,
-                      const uint8_t *joined)
+/* The cold half: `jumps` are the places of the hot branches' rel32. */
+static void emit_miss(struct translation *t, const struct check *c, unsigned site, uint8_t *const *jumps, unsigned jump_count,
+                      enum access_form form, const uint8_t *joined)
 {
     struct jit *jit = t->jit;
     struct emitter *e = &jit->cold;
-    bool direct = form != FORM_ADDRESS; /* the hot branch leads straight to the call, behind its record */
+    const uint8_t *missed = emit_here(e);
 
-    emit_patch_rel32(jump, jit->hot.delta, emit_here(e) + (direct ? sizeof(struct stub_info) : 0));
-    if (!direct) { /* without flag-free checks: T1 is the entry still */
+    if (form == FORM_ADDRESS) { /* without flag-free checks: T1 is the entry still */
         emit_rm(e, true, 0x33, T0, host_base(T1, c->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r)));
         emit_flags_restored(t, e);
-        emit8(e, 0xeb); /* over the record */
-        emit8(e, sizeof(struct stub_info));
+        emit_access_call(t, c, site, form, true);
+    } else {
+        missed = emit_access_call(t, c, site, form, false); /* the hot branches lead straight to the call */
     }
-    emit_stub_access(t, c, site, form);
+    for (unsigned n = 0; n < jump_count; n++)
+        emit_patch_rel32(jumps[n], jit->hot.delta, missed);
     emit_jmp(e, joined);
     if (c->group && group_has_alternative(t))
         emit_alternative(t);
@@ -277,9 +263,7 @@ static void emit_check(struct translation *t, const struct check *c)
     const uint8_t *joined = emit_here(e);
     if (saved)
         form = FORM_ADDRESS;
-    if (miss_count == 2)
-        emit_patch_rel32(misses[1], e->delta, emit_here(&jit->cold) + sizeof(struct stub_info));
-    emit_miss(t, c, site, misses[0], form, joined);
+    emit_miss(t, c, site, misses, miss_count, form, joined);
 }
 
 /* ---- Operands ---- */

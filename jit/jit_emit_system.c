@@ -41,14 +41,6 @@ const uint8_t *system_thunk(const struct translation *t, const struct tinsn *i)
     return NULL;
 }
 
-static void store_qword_imm(struct emitter *e, struct host_operand m, uint32_t value)
-{
-    emit8(e, 0x48);
-    emit8(e, 0xc7);
-    emit_modrm_memory(e, 0, &m, 4);
-    emit32(e, value);
-}
-
 static void emit_swapgs(struct translation *t)
 {
     struct emitter *e = &t->jit->hot;
@@ -125,10 +117,10 @@ void emit_system(struct translation *t, struct tinsn *i)
         emit_flags_again(t, i->flags_source);
     switch (i->insn.row->handler) {
     case HANDLER_cli:
-        store_qword_imm(e, host_at(&t->jit->interrupts), 0);
+        emit_store_imm(e, host_at(&t->jit->interrupts), 0);
         break;
     case HANDLER_sti:
-        store_qword_imm(e, host_at(&t->jit->interrupts), FLAG_IF);
+        emit_store_imm(e, host_at(&t->jit->interrupts), FLAG_IF);
         break;
     case HANDLER_swapgs:
         emit_swapgs(t);
@@ -154,7 +146,7 @@ void emit_system(struct translation *t, struct tinsn *i)
 void emit_interrupt_check(struct translation *t, unsigned page_offset)
 {
     struct emitter *e = &t->jit->hot;
-    const uint8_t *poll = cold_poll(t, page_offset);
+    const uint8_t *poll = emit_stub_poll(t, page_offset, 0);
 
     emit_load32(e, T1, host_at(&t->jit->cpu->events));
     uint8_t *none = emit_short(e, OPCODE_JRCXZ);

@@ -76,7 +76,6 @@ struct link {
     uint32_t target;         /* block that it leads to; none: to its stub */
     uint32_t next_to_target; /* list of links to one block */
     uint32_t named_by;       /* what names this link in that list: `incoming` of the block, or `next_to_target` of another */
-    uint32_t block;          /* that it is in */
     uint32_t patch;          /* offset in the code region of the rel32 */
     uint32_t stub;           /* offset of the cold stub */
     uint32_t compare;        /* far: offset of the imm32 that the salt's number is compared with; 0: in the page */
@@ -124,27 +123,40 @@ struct code_page {
     struct jit_block *crossing; /* blocks that begin in another page and end in this one: next_in_second */
 };
 
-/* What lies before each call of a thunk in a cold stub; the return address leads to it. */
+/* What lies before each call of a thunk in a cold stub; the return address leads to it (jit_emit_stub.c). */
 struct stub_info {
-    uint32_t block;  /* offset in the metadata arena, or 0 */
-    uint32_t site;   /* index of the site; links: index of the link */
-    uint16_t limit;  /* PAGE_SIZE - size of the access (or of the group's range) */
-    uint8_t insn;    /* index in the block */
-    uint8_t kind;    /* enum stub_kind */
-    int16_t group_first; /* GROUP: address of the first access minus the lowest address of the group */
-    uint8_t flags_source;
-    uint8_t options; /* STUB_* */
+    uint16_t back; /* bytes from here to the block's offset in the metadata arena; 0: no block */
+    uint8_t insn;  /* index in the block */
+    uint8_t kind;  /* enum stub_kind | STUB_* */
 } __attribute__((packed));
 enum {
-    STUB_HAS_ALTERNATIVE = 1, /* GROUP: behind the jump back lies one to the translation without groups */
-    STUB_FALLING = 2,         /* an exit behind the last instruction, not its own */
-    STUB_FIRST_READS = 4,     /* GROUP_WRITE: the first access reads */
+    STUB_KIND = 15,
+    STUB_HAS_ALTERNATIVE = 16, /* GROUP: behind the jump back lies one to the translation without groups */
+    STUB_FALLING = 32,         /* an exit behind the last instruction, not its own */
+    STUB_FIRST_READS = 64,     /* GROUP_WRITE: the first access reads */
 };
-/* Before the record of STUB_FAR_LINK. */
+struct access_info { /* READ, WRITE, GROUP_* */
+    uint32_t site;
+    uint16_t limit;      /* PAGE_SIZE - size of the access (or of the group's range) */
+    uint8_t group_first; /* GROUP: address of the first access minus the lowest address of the group */
+    uint8_t flags_source;
+    struct stub_info stub;
+} __attribute__((packed));
+struct link_info {
+    uint8_t link; /* index in the block */
+    uint8_t flags_source;
+    struct stub_info stub;
+} __attribute__((packed));
 struct far_info {
     int32_t distance; /* of the target from vpage */
     uint32_t counter; /* site */
-    uint32_t origin;  /* block | instruction that jumps, 0: none does */
+    uint8_t link;
+    struct stub_info stub;
+} __attribute__((packed));
+struct poll_info {
+    int32_t distance; /* of the address from vpage */
+    uint8_t flags_source;
+    struct stub_info stub;
 } __attribute__((packed));
 #define FLAGS_SAVED 0xff /* flags_source: they are in jit->saved_flags */
 #define FLAGS_ENTRY 0xfe /* those that the block was entered with: jit->flag_kind says where from */
@@ -161,7 +173,7 @@ enum stub_kind {
     STUB_HELPER,      /* the instruction is executed by its handler */
     STUB_LOOKUP,      /* T0: address that has no entry in the jump cache */
     STUB_POLL,        /* attention at a branch: rip is in T0 */
-    STUB_POLL_AT,     /* the same, rip is `site` bytes from vpage */
+    STUB_POLL_AT,     /* the same, rip is `distance` bytes from vpage */
     STUB_DONE,        /* MODE_SINGLE: the block's end; rip is in T0 */
 };
 
@@ -250,7 +262,7 @@ struct jit {
     struct mode_salt current;
     uint64_t offset_mask; /* for pext: the page number */
     uint64_t jump_mask;
-    uint64_t origin; /* A0 at the last lookup: block | instruction that jumped, or 0 */
+    uint64_t origin; /* A0 at the last lookup: block | instruction that jumped; ~return address of its stub; or 0 */
     uint64_t t0, t1, a0, flags_ax, tmp, flags_tmp, rax, r15, saved_ax;
     uint64_t addends[ADDEND_SLOTS];
     uint64_t return_sp, c_sp;

@@ -222,6 +222,31 @@ static uint64_t flags_of_replay(const struct jit *jit, const struct jit_block *b
     return jit_replay_flags(jit->cpu, &insn);
 }
 
+/* ---- Records of stubs ---- */
+
+#define RECORD_OF(stub, type) ((const type *)((stub) - STUB_CALL_SIZE - sizeof(type)))
+
+static uint32_t block_offset_of(const struct stub_info *info)
+{
+    uint32_t offset;
+
+    memcpy(&offset, (const uint8_t *)info - info->back, sizeof(offset));
+    return offset;
+}
+
+static struct jit_block *block_of(const struct jit *jit, const struct stub_info *info)
+{
+    return jit_record(jit, block_offset_of(info));
+}
+
+/* As jit->origin. */
+static uint64_t origin_of(const struct stub_info *info)
+{
+    return info->kind & STUB_FALLING ? 0 : block_offset_of(info) | info->insn;
+}
+
+/* ---- Flags ---- */
+
 /* The guest's arithmetic flags at an instruction: the host's, or made again from their source. */
 static void settle_flags(struct jit *jit, const struct jit_block *block, unsigned flags_source)
 {
@@ -375,10 +400,10 @@ static bool entry_serves(const struct tlb_entry *entry, gva_t gva, unsigned limi
 #define CROSS_STEP     8 /* a crossing counts as so many misses */
 
 /* The site's count of misses has run out. True: its instruction was noted, and is translated anew. */
-static bool change_habit(struct jit *jit, const struct jit_block *block, const struct stub_info *info, unsigned habit)
+static bool change_habit(struct jit *jit, const struct jit_block *block, const struct access_info *info, unsigned habit)
 {
     uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 8), passed = now - jit->site_times[info->site];
-    gpa_t gpa = block->gpa + block->marks[info->insn].offset;
+    gpa_t gpa = block->gpa + block->marks[info->stub.insn].offset;
     uint32_t often = habit == HABIT_HASHED ? FREQUENT_MISS : FREQUENT_CROSS / CROSS_STEP;
 
     jit->site_misses[info->site] = SITE_MISSES_START;
@@ -394,7 +419,7 @@ static bool change_habit(struct jit *jit, const struct jit_block *block, const s
     return true;
 }
 
-static bool crosses_often(struct jit *jit, const struct jit_block *block, const struct stub_info *info)
+static bool crosses_often(struct jit *jit, const struct jit_block *block, const struct access_info *info)
 {
     uint16_t misses = (uint16_t)(jit->site_misses[info->site] + CROSS_STEP);
 
@@ -405,13 +430,15 @@ static bool crosses_often(struct jit *jit, const struct jit_block *block, const 
     return change_habit(jit, block, info, HABIT_ALONE);
 }
 
-static const void *slow_access(struct jit *jit, const struct stub_info *info, const uint8_t *stub)
+static const void *slow_access(struct jit *jit, const uint8_t *stub)
 {
     struct cpu *cpu = jit->cpu;
-    struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
-    bool write = info->kind == STUB_WRITE || info->kind == STUB_GROUP_WRITE;
-    bool group = info->kind >= STUB_GROUP_READ, first_writes = write && !(info->options & STUB_FIRST_READS);
-    gva_t gva = jit->t0, first = group ? gva + (uint64_t)(int64_t)info->group_first : gva;
+    const struct access_info *info = RECORD_OF(stub, struct access_info);
+    struct jit_block *block = block_of(jit, &info->stub);
+    unsigned kind = info->stub.kind & STUB_KIND, insn = info->stub.insn;
+    bool write = kind == STUB_WRITE || kind == STUB_GROUP_WRITE;
+    bool group = kind >= STUB_GROUP_READ, first_writes = write && !(info->stub.kind & STUB_FIRST_READS);
+    gva_t gva = jit->t0, first = group ? gva + info->group_first : gva;
     struct mmu_target target;
     struct fault fault;
     bool canonical = block->mode & MODE_CODE64 ? is_canonical(first) : true;
@@ -428,10 +455,10 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
             return stub;
         }
     }
-    cpu->cpu_rip = rip_of(jit, block, info->insn);
+    cpu->cpu_rip = rip_of(jit, block, insn);
     settle_flags(jit, block, info->flags_source);
     if (group && jit->single_limit) { /* what follows in the block needs the group: it is left */
-        jit->single_executed = info->insn;
+        jit->single_executed = insn;
         jit->group_missed = true;
         return leave(jit, STEP_NEXT);
     }
@@ -441,7 +468,7 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
     }
     if (group && block->valid) {
         /* Its first access may be alright on its own: the same instruction, without groups. */
-        gpa_t gpa = block->gpa + block->marks[info->insn].offset;
+        gpa_t gpa = block->gpa + block->marks[insn].offset;
         const uint8_t *bytes = bytes_at(jit, gpa);
         uint64_t generation = jit->generation;
         jit->stats.group_clones++;
@@ -452,7 +479,7 @@ static const void *slow_access(struct jit *jit, const struct stub_info *info, co
         return go_on(jit);
     }
     jit->stats.slow_accesses++;
-    return execute_by_handler(jit, block, info->insn, JIT_IN_C_SLOW_ACCESS);
+    return execute_by_handler(jit, block, insn, JIT_IN_C_SLOW_ACCESS);
 }
 
 /* ---- Jumps ---- */
@@ -476,10 +503,11 @@ static struct jit_block *try_loop(struct jit *jit, struct jit_block *block, cons
     return loop;
 }
 
-static const void *follow_link(struct jit *jit, const struct stub_info *info)
+static const void *follow_link(struct jit *jit, const uint8_t *stub)
 {
-    struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
-    struct link *link = &block->links[info->site];
+    const struct link_info *info = RECORD_OF(stub, struct link_info);
+    struct jit_block *block = block_of(jit, &info->stub);
+    struct link *link = &block->links[info->link];
     gpa_t gpa = (block->gpa & PAGE_MASK) | link->page_offset;
     uint64_t generation = jit->generation;
 
@@ -502,18 +530,19 @@ static const void *follow_link(struct jit *jit, const struct stub_info *info)
 static const void *jump(struct jit *jit);
 
 /* A direct jump to another page, which is linked for as long as the salt is what it is now. */
-static const void *follow_far_link(struct jit *jit, const struct stub_info *info)
+static const void *follow_far_link(struct jit *jit, const uint8_t *stub)
 {
     struct cpu *cpu = jit->cpu;
-    struct jit_block *block = (struct jit_block *)(jit->arena + info->block), *target;
-    struct link *link = &block->links[info->site];
+    const struct far_info *info = RECORD_OF(stub, struct far_info);
+    struct jit_block *block = block_of(jit, &info->stub), *target;
+    struct link *link = &block->links[info->link];
     gva_t vpage = jit->vpage;
     uint64_t generation = jit->generation;
     bool faulted;
 
     settle_flags(jit, block, 0);
     cpu->cpu_rip = jit->t0; /* thunk_far worked it out */
-    jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
+    jit->origin = origin_of(&info->stub);
     if (!is_canonical_rip(cpu, jit->t0) || jit_attention_due(cpu))
         return jump(jit);
     const void *entry = jit_find_entry(jit, &faulted);
@@ -534,9 +563,11 @@ static const void *follow_far_link(struct jit *jit, const struct stub_info *info
 static const void *bad_target(struct jit *jit)
 {
     struct cpu *cpu = jit->cpu;
+
+    if (jit->origin >> 63)
+        jit->origin = origin_of(RECORD_OF((const uint8_t *)(uintptr_t)~jit->origin, struct stub_info));
     struct jit_block *block = (struct jit_block *)(jit->arena + (jit->origin & ~63ull));
     unsigned insn = jit->origin & 63;
-
     if (!jit->origin && (jit->single_limit || jit->slices))
         return leave(jit, STEP_NEXT); /* the fault is the next instruction's, that cannot be fetched */
     if (!jit->origin) {
@@ -586,20 +617,21 @@ static void take_flags(struct jit *jit)
 static const void *slow(struct jit *jit, const uint8_t *stub)
 {
     struct cpu *cpu = jit->cpu;
-    const struct stub_info *info = (const struct stub_info *)(stub - STUB_CALL_SIZE - sizeof(*info));
-    struct jit_block *block = (struct jit_block *)(jit->arena + info->block);
+    const struct stub_info *info = RECORD_OF(stub, struct stub_info);
+    struct jit_block *block;
 
-    switch ((enum stub_kind)info->kind) {
+    switch ((enum stub_kind)(info->kind & STUB_KIND)) {
     case STUB_READ:
     case STUB_WRITE:
     case STUB_GROUP_READ:
     case STUB_GROUP_WRITE:
-        return slow_access(jit, info, stub);
+        return slow_access(jit, stub);
     case STUB_LINK:
-        return follow_link(jit, info);
+        return follow_link(jit, stub);
     case STUB_FAR_LINK:
-        return follow_far_link(jit, info);
+        return follow_far_link(jit, stub);
     case STUB_HELPER:
+        block = block_of(jit, info);
         cpu->cpu_rip = rip_of(jit, block, info->insn);
         settle_flags(jit, block, 0);
         jit->stats.helpers++;
@@ -607,16 +639,16 @@ static const void *slow(struct jit *jit, const uint8_t *stub)
     case STUB_LOOKUP:
         return jump(jit);
     case STUB_POLL_AT:
-        jit->t0 = wrap_rip(jit, jit->vpage + (uint64_t)(int64_t)(int32_t)info->site);
-        jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
+        jit->t0 = wrap_rip(jit, jit->vpage + (uint64_t)(int64_t)RECORD_OF(stub, struct poll_info)->distance);
+        jit->origin = origin_of(info);
         jit->stats.polls++;
-        settle_flags(jit, block, info->flags_source);
+        settle_flags(jit, block_of(jit, info), RECORD_OF(stub, struct poll_info)->flags_source);
         return jump(jit);
     case STUB_POLL:
         jit->stats.polls++;
         return jump(jit);
     case STUB_DONE:
-        jit->origin = info->options & STUB_FALLING ? 0 : info->block | info->insn;
+        jit->origin = origin_of(info);
         jit->single_executed = info->insn + 1u;
         return jump(jit);
     }

@@ -161,10 +161,9 @@ void jit_emit_l1_entry(struct jit *jit, struct emitter *e, unsigned privilege)
     emit_lea(e, T1, host_base(T1, (int32_t)(uintptr_t)jit->cpu->mmu.l1[privilege]));
 }
 
-static struct host_operand record(size_t member)
-{
-    return host_base(HOST_R15, (int32_t)member - (int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info)));
-}
+/* A member of the record of the stub that R15 leads to. */
+#define RECORD(type, member)                                                                                           \
+    host_base(HOST_R15, (int32_t)offsetof(struct type, member) - (int32_t)(STUB_CALL_SIZE + sizeof(struct type)))
 
 static void restore_after_access(struct jit *jit, struct emitter *e)
 {
@@ -181,7 +180,7 @@ static void recover_address(struct jit *jit, struct emitter *e, enum access_form
         emit_rm(e, true, 0x33, T0, host_base(T1, tag));
     } else if (form == FORM_OFFSET) {
         struct host_operand site = { .base = HOST_RAX, .index = T1, .scale = 3 };
-        emit_load32(e, T1, record(offsetof(struct stub_info, site)));
+        emit_load32(e, T1, RECORD(access_info, site));
         emit_lea(e, HOST_RAX, host_at(jit->sites));
         emit_load(e, T1, site);
         emit_load(e, T1, host_base(T1, tag));
@@ -225,13 +224,13 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     emit_cmp_imm(e, T1, PAGE_SIZE - 1);
     uint8_t *other_page = emit_short(e, 0x77); /* ja */
     emit8(e, 0x66);                            /* cmp cx, [r15 + limit] */
-    emit_rm(e, false, 0x3b, T1, record(offsetof(struct stub_info, limit)));
+    emit_rm(e, false, 0x3b, T1, RECORD(access_info, limit));
     uint8_t *crosses = emit_short(e, 0x77), *frequent = NULL;
     if (jit->is_low) { /* add word [site_misses + site * 2], 1 */
         struct host_operand misses = {
             .base = HOST_NONE, .index = T1, .scale = 1, .disp = (int32_t)(uintptr_t)jit->site_misses
         };
-        emit_load32(e, T1, record(offsetof(struct stub_info, site)));
+        emit_load32(e, T1, RECORD(access_info, site));
         emit_bytes(e, "\x66\x83", 2);
         emit_modrm_memory(e, 0, &misses, 1);
         emit8(e, 1);
@@ -240,7 +239,7 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
         emit_rm(e, true, 0x33, T1, host_base(HOST_RAX, tag));
     }
     emit_mov_rr(e, T0, T1);
-    emit_load32(e, T1, record(offsetof(struct stub_info, site)));
+    emit_load32(e, T1, RECORD(access_info, site));
     emit_lea(e, HOST_R15, host_at(jit->sites));
     struct host_operand site = { .base = HOST_R15, .index = T1, .scale = 3 };
     emit_store(e, site, HOST_RAX);
@@ -248,9 +247,9 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     restore_after_access(jit, e);
     emit8(e, 0xc3);
     emit_short_here(e, crosses);
-    emit8(e, 0x41); /* test byte [r15 + options], STUB_HAS_ALTERNATIVE */
+    emit8(e, 0x41); /* test byte [r15 + kind], STUB_HAS_ALTERNATIVE */
     emit8(e, 0xf6);
-    struct host_operand options = record(offsetof(struct stub_info, options));
+    struct host_operand options = RECORD(access_info, stub.kind);
     emit_modrm_memory(e, 0, &options, 1);
     emit8(e, STUB_HAS_ALTERNATIVE);
     uint8_t *none = emit_short(e, 0x74);
@@ -274,7 +273,7 @@ static const uint8_t *emit_short_access(struct jit *jit, struct emitter *e, bool
     const uint8_t *start = emit_here(e);
     int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
     int32_t host = write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
-    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info));
+    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct access_info));
     struct host_operand site = { .base = HOST_NONE, .index = HOST_RAX, .scale = 3, .disp = (int32_t)(uintptr_t)jit->sites };
     struct host_operand misses = {
         .base = HOST_NONE, .index = HOST_RAX, .scale = 1, .disp = (int32_t)(uintptr_t)jit->site_misses
@@ -288,9 +287,9 @@ static const uint8_t *emit_short_access(struct jit *jit, struct emitter *e, bool
     emit_cmp_imm(e, T0, PAGE_SIZE - 1);
     uint8_t *other_page = emit_short(e, 0x77); /* ja */
     emit8(e, 0x66);                            /* cmp r11w, [rax + limit] */
-    emit_rm(e, false, 0x3b, T0, host_base(HOST_RAX, info + (int32_t)offsetof(struct stub_info, limit)));
+    emit_rm(e, false, 0x3b, T0, host_base(HOST_RAX, info + (int32_t)offsetof(struct access_info, limit)));
     uint8_t *crosses = emit_short(e, 0x77);
-    emit_load32(e, HOST_RAX, host_base(HOST_RAX, info + (int32_t)offsetof(struct stub_info, site)));
+    emit_load32(e, HOST_RAX, host_base(HOST_RAX, info + (int32_t)offsetof(struct access_info, site)));
     emit_bytes(e, "\x66\x83", 2); /* add word [site_misses + site * 2], 1 */
     emit_modrm_memory(e, 0, &misses, 1);
     emit8(e, 1);
@@ -300,8 +299,8 @@ static const uint8_t *emit_short_access(struct jit *jit, struct emitter *e, bool
     emit_load(e, HOST_RAX, host_at(&jit->rax));
     emit8(e, 0xc3);
     emit_short_here(e, crosses);
-    emit8(e, 0xf6); /* test byte [rax + options], STUB_HAS_ALTERNATIVE */
-    struct host_operand options = host_base(HOST_RAX, info + (int32_t)offsetof(struct stub_info, options));
+    emit8(e, 0xf6); /* test byte [rax + kind], STUB_HAS_ALTERNATIVE */
+    struct host_operand options = host_base(HOST_RAX, info + (int32_t)offsetof(struct access_info, stub.kind));
     emit_modrm_memory(e, 0, &options, 1);
     emit8(e, STUB_HAS_ALTERNATIVE);
     uint8_t *none = emit_short(e, 0x74);
@@ -421,23 +420,23 @@ static void emit_lookup(struct jit *jit, struct emitter *e)
 /* The miss of a far link: a look into the jump cache; when its counter has run out, C. */
 static void emit_far(struct jit *jit, struct emitter *e)
 {
-    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct stub_info)), far = info - (int32_t)sizeof(struct far_info);
+    int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct far_info));
     struct host_operand counter = { .base = A0, .index = T1, .scale = 3 };
 
     jit->thunk_far = emit_here(e);
     emit_load(e, A0, host_base(HOST_RSP, 0));
-    emit_rm(e, true, 0x63, T1, host_base(A0, far + (int32_t)offsetof(struct far_info, distance))); /* movsxd */
+    emit_rm(e, true, 0x63, T1, host_base(A0, info + (int32_t)offsetof(struct far_info, distance))); /* movsxd */
     emit_load(e, T0, host_at(&jit->vpage));
     emit_lea(e, T0, host_base_index(T0, T1, 0));
-    emit_load32(e, T1, host_base(A0, far + (int32_t)offsetof(struct far_info, counter)));
+    emit_load32(e, T1, host_base(A0, info + (int32_t)offsetof(struct far_info, counter)));
     emit_lea(e, A0, host_at(jit->sites));
     emit_lea(e, A0, counter);
     emit_load32(e, T1, host_base(A0, 0));
     uint8_t *link = emit_short(e, OPCODE_JRCXZ);
     emit_lea32(e, T1, host_base(T1, -1));
     emit_store32(e, host_base(A0, 0), T1);
-    emit_load(e, A0, host_base(HOST_RSP, 0));
-    emit_load32(e, A0, host_base(A0, far + (int32_t)offsetof(struct far_info, origin)));
+    emit_load(e, A0, host_base(HOST_RSP, 0)); /* the origin: this stub */
+    emit_bytes(e, "\x49\xf7\xd7", 3);        /* not r15 */
     emit_lea(e, HOST_RSP, host_base(HOST_RSP, 8));
     emit_jmp(e, jit->thunk_lookup);
     emit_short_here(e, link);

@@ -26,9 +26,8 @@ static void emit_budget(struct translation *t)
     if (likely(!jit->slices) || t->mode & MODE_SINGLE)
         return;
     t->current = 0;
-    t->link_flags_source = t->entry_window ? FLAGS_ENTRY : 0; /* it is entered behind what saves them, too */
-    const uint8_t *leave = cold_poll(t, (int64_t)(t->gpa & ~PAGE_MASK));
-    t->link_flags_source = 0;
+    /* It is entered behind what saves the flags, too. */
+    const uint8_t *leave = emit_stub_poll(t, (int64_t)(t->gpa & ~PAGE_MASK), t->entry_window ? FLAGS_ENTRY : 0);
     emit_load(e, T1, host_at(&jit->budget));
     uint8_t *spent = emit_short(e, OPCODE_JRCXZ), *over = emit_short(e, OPCODE_JMP8);
     emit_short_here(e, spent);
@@ -104,7 +103,7 @@ static void emit_block(struct translation *t)
     t->replay_entry = NULL;
     t->replay_count = 0;
     t->kind_set = 0;
-    t->link_flags_source = 0;
+    emit_cold_header(t);
     if (t->entry_window) {
         emit_save_flags(t);
         t->replay_entry = e->p;
@@ -141,8 +140,7 @@ static void fill_links(struct translation *t, struct jit_block *block)
 {
     for (unsigned n = 0; n < t->link_count; n++) {
         const struct exit_site *from = &t->links[n];
-        block->links[n] = (struct link){ .block = t->block_offset,
-                                         .patch = from->patch,
+        block->links[n] = (struct link){ .patch = from->patch,
                                          .stub = from->stub,
                                          .compare = from->compare,
                                          .counter = from->counter,

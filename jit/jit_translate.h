@@ -108,7 +108,6 @@ struct translation {
     uint16_t entry_writes;
     uint8_t replays[REPLAYS_MAX]; /* instructions */
     unsigned replay_count;
-    uint8_t link_flags_source; /* of the stub of a link or poll being emitted */
     uint8_t kind_set;     /* 1 + instruction that flag_kind tells of here; 0 */
     uint16_t kind_registers; /* that it needs */
     uint8_t *replay_entry;
@@ -137,10 +136,23 @@ struct host_operand emit_memory(struct translation *t, struct tinsn *i, bool t1_
 /* The same for a stack access of `size` at guest rsp + offset. */
 struct host_operand emit_stack_access(struct translation *t, struct tinsn *i, int32_t offset, unsigned size, bool write,
                                       bool t1_free);
-void emit_stub_call(struct translation *t, enum stub_kind kind, unsigned site, unsigned limit, const uint8_t *thunk);
 unsigned emit_guest_register(struct translation *t, unsigned guest, unsigned scratch); /* host register that has its value */
 struct host_operand guest_cell(const struct translation *t, unsigned guest);
 void emit_address(struct translation *t, const struct tinsn *i, unsigned scratch, unsigned other);
+
+/* jit_emit_stub.c: all in cold code */
+struct stub_access {
+    unsigned kind; /* with STUB_* */
+    unsigned site, span, group_first;
+    const uint8_t *thunk;
+};
+void emit_cold_header(struct translation *t);
+const uint8_t *emit_stub(struct translation *t, enum stub_kind kind, const uint8_t *thunk);
+const uint8_t *emit_stub_inline(struct translation *t, enum stub_kind kind, const uint8_t *thunk); /* what lies before falls into it */
+const uint8_t *emit_stub_poll(struct translation *t, int64_t page_offset, unsigned flags_source);
+const uint8_t *emit_stub_link(struct translation *t, unsigned flags_source); /* link_count */
+const uint8_t *emit_stub_far_link(struct translation *t, int64_t page_offset, unsigned counter);
+const uint8_t *emit_stub_access(struct translation *t, const struct stub_access *access, bool is_inline);
 
 /* jit_emit_native.c */
 void emit_native(struct translation *t, struct tinsn *i);
@@ -160,8 +172,8 @@ void emit_rewritten(struct emitter *e, const struct insn *insn, const uint8_t *b
 void emit_stack(struct translation *t, struct tinsn *i);
 void emit_control(struct translation *t, struct tinsn *i);
 void emit_helper(struct translation *t, struct tinsn *i);
-/* The rel32 just written will lead to the block at page_offset of the same page. */
-void add_link(struct translation *t, struct emitter *from, unsigned page_offset);
+/* The rel32 just written will lead to the block at page_offset of the same page. flags_source: where the flags are then. */
+void add_link(struct translation *t, struct emitter *from, unsigned page_offset, unsigned flags_source);
 static inline bool links_left(const struct translation *t)
 {
     return t->link_count < BLOCK_MAX_LINKS;
@@ -170,7 +182,6 @@ static inline bool links_left(const struct translation *t)
 /* Tells the target of the exit that follows where its flags come from. */
 void emit_flag_kind(struct translation *t, unsigned source, uint16_t registers);
 void emit_exit_to(struct translation *t, int64_t page_offset, bool poll);
-const uint8_t *cold_poll(struct translation *t, int64_t page_offset); /* cold code that leaves to the engine there */
 void emit_exit_by_lookup(struct translation *t, unsigned page_offset); /* the instruction there lies in two pages */
 
 /* jit_emit_system.c */
