@@ -89,10 +89,13 @@ static bool value_of_result(const struct values *v, const struct tinsn *i, struc
     }
 }
 
-/* Control that comes back, and handlers: registers and translations may be others behind them. SWAPGS: another GS base. */
+/* Control that comes back, and handlers: registers and translations may be others behind them. SWAPGS, WRFSBASE, WRGSBASE: other bases. */
 static bool ends_groups(const struct tinsn *i)
 {
-    return i->kind >= KIND_CALL || (i->kind == KIND_SYSTEM && i->insn.row->handler == HANDLER_swapgs);
+    unsigned handler = i->kind == KIND_SYSTEM ? i->insn.row->handler : HANDLER_nop;
+
+    return i->kind >= KIND_CALL || handler == HANDLER_swapgs || handler == HANDLER_wrfsbase ||
+           handler == HANDLER_wrgsbase;
 }
 
 static void values_step(struct values *v, const struct tinsn *i)

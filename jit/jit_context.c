@@ -105,12 +105,36 @@ static struct mode_salt find_salt(struct jit *jit, jit_mode_t mode, uint32_t spa
     return *slot;
 }
 
+static void forget_access_switch(struct jit *jit)
+{
+    for (unsigned ac = 0; ac < ARRAY_SIZE(jit->access_switch.sides); ac++)
+        jit->access_switch.sides[ac].current.number = 0;
+}
+
 static void forget_salts(struct jit *jit, bool supervisor)
 {
     for (unsigned n = 0; n < SALTS; n++)
         if (supervisor || jit->salts[n].space)
             jit->salts[n].number = 0;
-    jit->system_call.valid = 0;
+    if (supervisor || jit->system_call.kernel.space)
+        jit->system_call.valid = 0;
+    if (supervisor || jit->access_switch.sides[0].current.space)
+        forget_access_switch(jit);
+}
+
+/* The number must not be relied on any more. What is set aside in outer_stack is compared with the numbers before it is taken back. */
+static void forget_number(struct jit *jit, uint32_t number)
+{
+    if (jit->system_call.kernel.number == number)
+        jit->system_call.valid = 0;
+    if (jit->user_stack.owner.number == number)
+        jit->user_stack.sp = 0; /* SYSRET would return to it */
+    for (unsigned n = 0; n < SALTS; n++)
+        if (jit->salts[n].number == number)
+            jit->salts[n].number = 0;
+    for (unsigned ac = 0; ac < ARRAY_SIZE(jit->access_switch.sides); ac++)
+        if (jit->access_switch.sides[ac].current.number == number)
+            forget_access_switch(jit);
 }
 
 /* Anything but the privilege has changed: what was set aside does not fit any more. */
@@ -160,6 +184,15 @@ jit_mode_t jit_sync_context(struct jit *jit)
     return mode;
 }
 
+/* What was remembered for all spaces does not hold in each. */
+void jit_supervisor_is_local(struct jit *jit)
+{
+    jit->supervisor_local = true;
+    jit->system_call.valid = 0;
+    forget_access_switch(jit);
+    jit_sync_context(jit);
+}
+
 /* The page at gpa is entered at rip. Far links, and the jump cache, rely on its lying at one address only as long as the salt is
  * the same: a page that shows up at a second one begins a new salt. */
 void jit_note_view(struct jit *jit, gpa_t gpa, gva_t rip)
@@ -173,17 +206,41 @@ void jit_note_view(struct jit *jit, gpa_t gpa, gva_t rip)
             continue;
         if (page->views[n].vpage == vpage)
             return;
-        salt_slot(jit, jit->current.mode, jit->current.space)->number = 0;
+        forget_number(jit, number);
         jit->current.number = 0;
         jit_sync_context(jit);
         number = jit->current.number;
         break;
     }
     unsigned oldest = page->next_view++ % PAGE_VIEWS;
-    for (unsigned n = 0; n < SALTS; n++) /* what is not noted any more must not be relied on */
-        if (page->views[oldest].number && jit->salts[n].number == page->views[oldest].number)
-            jit->salts[n].number = 0;
-    jit->system_call.valid = 0;
+    if (page->views[oldest].number) /* what is not noted any more must not be relied on */
+        forget_number(jit, page->views[oldest].number);
     page->views[oldest].number = number;
     page->views[oldest].vpage = vpage;
+}
+
+/* ---- STAC, CLAC ---- */
+
+static bool is_remembered(struct jit *jit, const struct mode_salt *salt)
+{
+    const struct mode_salt *slot = salt_slot(jit, salt->mode, salt->space);
+
+    return salt->number && slot->number == salt->number && same_owner(slot, salt);
+}
+
+void jit_access_switch_prepare(struct jit *jit, const struct mode_salt *from)
+{
+    const struct mode_salt *to = &jit->current;
+    bool ac = (to->mode >> MODE_PRIVILEGE_SHIFT & 3) == MMU_SUPERVISOR_AC;
+    unsigned differ = (unsigned)(MMU_SUPERVISOR ^ MMU_SUPERVISOR_AC) << MODE_PRIVILEGE_SHIFT;
+
+    forget_access_switch(jit);
+    if ((from->mode ^ to->mode) != differ || from->space != to->space || jit_mode_cpl(to->mode) == 3 ||
+        !is_remembered(jit, from) || !is_remembered(jit, to))
+        return;
+    for (unsigned n = 0; n < 2; n++) {
+        const struct mode_salt *salt = n == ac ? to : from;
+        uint64_t high = (uint64_t)salt->number << 48;
+        jit->access_switch.sides[n] = (struct access_side){ high, 0 - high, 0 - salt->number, *salt };
+    }
 }

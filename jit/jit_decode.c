@@ -38,6 +38,9 @@ static const uint8_t kind_of_handler[HANDLER_COUNT] = {
     [HANDLER_cli] = 1 + KIND_SYSTEM, [HANDLER_sti] = 1 + KIND_SYSTEM, [HANDLER_swapgs] = 1 + KIND_SYSTEM,
     [HANDLER_rdtsc] = 1 + KIND_SYSTEM, [HANDLER_rdtscp] = 1 + KIND_SYSTEM, [HANDLER_rdfsbase] = 1 + KIND_SYSTEM,
     [HANDLER_rdgsbase] = 1 + KIND_SYSTEM, [HANDLER_mov_from_seg] = 1 + KIND_SYSTEM,
+    [HANDLER_wrfsbase] = 1 + KIND_SYSTEM, [HANDLER_wrgsbase] = 1 + KIND_SYSTEM, [HANDLER_mov_from_cr] = 1 + KIND_SYSTEM,
+    [HANDLER_stac] = 1 + KIND_SYSTEM, [HANDLER_clac] = 1 + KIND_SYSTEM, [HANDLER_serialize] = 1 + KIND_SYSTEM,
+    [HANDLER_cld] = 1 + KIND_SYSTEM, [HANDLER_std] = 1 + KIND_SYSTEM, [HANDLER_rdpkru] = 1 + KIND_SYSTEM,
 };
 
 /* May the host execute it, as far as CR0, CR4 and XCR0 are concerned? Otherwise the handler raises what is due. */
@@ -107,7 +110,7 @@ static bool needs_handler(const struct translation *t, const struct tinsn *i)
         return true;
     if ((row->attributes & ATTR_CPL0) && (t->mode >> MODE_CPL_SHIFT & 3))
         return true;
-    if (i->has_memory && (i->memory_size == 0 || is_bit_test_by_register(i) || insn->mem.vsib))
+    if (i->has_memory && (i->memory_size == 0 || insn->mem.vsib))
         return true;
     if ((i->has_memory || row->handler == HANDLER_lea) && insn->address_size == 2)
         return true;
@@ -169,6 +172,8 @@ static unsigned choose_kind(const struct translation *t, const struct tinsn *i)
     case KIND_SYSTEM:
         return system_is_inline(t, i) ? KIND_SYSTEM : ends ? KIND_HELPER_END : KIND_HELPER;
     case KIND_NATIVE:
+        if (i->has_memory && is_bit_test_by_register(i))
+            return bits_are_inline(t, i) ? KIND_BITS : KIND_HELPER;
         return native_is_possible(i) ? KIND_NATIVE : KIND_HELPER;
     default:
         return listed - 1;
@@ -330,7 +335,7 @@ static void note_flags(struct tinsn *i)
             i->flags_read |= changed;
         }
     }
-    if (i->kind == KIND_HELPER || i->kind == KIND_HELPER_END)
+    if (i->kind == KIND_HELPER || i->kind == KIND_HELPER_END || (i->kind == KIND_SYSTEM && system_may_leave(i)))
         i->flags_read = FLAGS_ARITH; /* sees, and may push, all of RFLAGS */
 }
 
@@ -401,17 +406,8 @@ unsigned translation_decode(struct translation *t, unsigned max_insns)
             t->next_crosses = true;
             break;
         }
-        if (t->count && is_sti(&t->insns[t->count - 1])) {
-            /* Interrupts are looked at behind this one. Where that is not simply the next instruction, STI's handler does it. */
-            if (i->kind <= KIND_LEAVE) {
-                t->count++;
-                offset += i->insn.length;
-            } else {
-                t->insns[t->count - 1].kind = KIND_HELPER_END;
-                note_flags(&t->insns[t->count - 1]);
-            }
-            break;
-        }
+        if (unlikely(t->jit->slices) && t->count && is_sti(&t->insns[t->count - 1]) && i->kind == KIND_HELPER_END)
+            break; /* a slice may end between the two: the shadow has to be seen */
         t->count++;
         offset += i->insn.length;
         if (i->kind >= KIND_JCC && i->kind <= KIND_CALL_INDIRECT)
@@ -424,7 +420,7 @@ unsigned translation_decode(struct translation *t, unsigned max_insns)
         if (i->kind >= KIND_JCC && i->kind <= KIND_CALL_INDIRECT && ends_at_branch(t, exits, offset))
             break;
     }
-    if (t->count && is_sti(&t->insns[t->count - 1])) { /* the next one is not in this page */
+    if (t->count && is_sti(&t->insns[t->count - 1])) { /* nothing may be delivered before the next one */
         t->insns[t->count - 1].kind = KIND_HELPER_END;
         note_flags(&t->insns[t->count - 1]);
     }

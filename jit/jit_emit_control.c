@@ -573,8 +573,8 @@ void emit_helper(struct translation *t, struct tinsn *i)
     if (i->restore_flags)
         emit_flags_again(t, i->flags_source);
     t->kind_set = 0; /* C may go elsewhere meanwhile */
-    const uint8_t *stub = emit_stub(t, STUB_HELPER, jit->thunk_slow);
-    const uint8_t *thunk = system_thunk(t, i);
+    const uint8_t *thunk = system_thunk(t, i), *string = jit_string_thunk(jit, &i->insn);
+    const uint8_t *stub = emit_stub(t, STUB_HELPER, string ? string : jit->thunk_slow);
     if (thunk) {
         emit_load(&jit->hot, A0, host_at(&jit->vpage));
         emit_lea(&jit->hot, A0, host_base(A0, i->page_offset + i->insn.length));
@@ -583,4 +583,6 @@ void emit_helper(struct translation *t, struct tinsn *i)
     } else {
         emit_jmp(&jit->hot, stub);
     }
+    if (string)
+        emit_jmp(&jit->cold, emit_here(&jit->hot));
 }

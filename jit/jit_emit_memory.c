@@ -343,3 +343,16 @@ struct host_operand emit_stack_access(struct translation *t, struct tinsn *i, in
     emit_check(t, &c);
     return finish(t, t1_free);
 }
+
+void emit_address(struct translation *t, const struct tinsn *i)
+{
+    emit_operand_address(t, i, 0);
+}
+
+struct host_operand emit_checked_address(struct translation *t, const struct tinsn *i)
+{
+    struct check c = { i->memory_size, i->memory_access & ACCESS_W, !i->can_clobber, false };
+
+    emit_check(t, &c);
+    return finish(t, true);
+}

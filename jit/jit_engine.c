@@ -101,6 +101,12 @@ static void set_constants(struct jit *jit)
 {
     jit->offset_mask = PAGE_MASK;
     jit->arithmetic_mask = FLAGS_ARITH;
+    jit->upper_half_mask = 0xffff800000000000ull;
+    jit->mixed_half_mask = 0x1fffe; /* of 1 + bits 63:47 of an address: 0 if it is canonical */
+    jit->direction_mask = FLAG_DF;
+    jit->pke_mask = 1 << 22; /* CR4.PKE */
+    for (unsigned n = 0; n < ARRAY_SIZE(jit->bit_masks); n++)
+        jit->bit_masks[n] = (16u << n) - 1;
     jit->has_bmi2 = (host_cpuid(7, 0).ebx >> 8 & 1) && !getenv("EIDOLON_JIT_NO_BMI2");
     jit->has_avx = host_has_avx();
     jit->is_low = (uintptr_t)jit + sizeof(*jit) < BIT(31);

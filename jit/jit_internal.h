@@ -204,6 +204,26 @@ struct system_call {
     struct mode_salt kernel;
 };
 
+/* Index of thunk_string: these, and the logarithm of the element's size. */
+enum {
+    STRING_MOVE = 1,     /* MOVS; else STOS */
+    STRING_REPEATED = 2,
+    STRING_WIDE = 4,     /* 64-bit addresses, else 32-bit */
+    STRING_SIZE_SHIFT = 3,
+    STRING_THUNKS = 4 << STRING_SIZE_SHIFT,
+};
+
+/* What STAC and CLAC need in thunks: supervisor code in one address space with AC clear [0] and set [1]. Both numbers are 0 until a switch was
+ * made in C, and again when one of the two is not valid any more. */
+struct access_side {
+    uint64_t salt, negative_salt;
+    uint32_t negative_number;
+    struct mode_salt current;
+};
+struct access_switch {
+    struct access_side sides[2];
+};
+
 #define JUMP_CACHE_SIZE (1u << 14)
 
 /* What T0 is when thunk_access is called. */
@@ -256,8 +276,10 @@ struct jit {
      * it finds, where they are. 0: in the low half (PUSHFQ leaves it so); else block | index of the instruction in its `replays`,
      * whose operands are still what they were. */
     uint32_t saved_flags, flag_kind;
-    uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask;
+    uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask, mixed_half_mask, direction_mask, pke_mask;
+    uint64_t bit_masks[3]; /* of the number of a bit in 2, 4, 8 bytes */
     struct system_call system_call;
+    struct access_switch access_switch;
     struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
     struct mode_salt current;
     uint64_t offset_mask; /* for pext: the page number */
@@ -294,7 +316,8 @@ struct jit {
 
     /* Thunks: execution addresses */
     const uint8_t *thunk_slow, *thunk_far, *thunk_poll, *thunk_missed, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
-    const uint8_t *thunk_syscall, *thunk_sysret;
+    const uint8_t *thunk_syscall, *thunk_sysret, *thunk_stac, *thunk_clac;
+    const uint8_t *thunk_string[STRING_THUNKS]; /* NULL: none */
     const uint8_t *thunk_access[2][ACCESS_FORMS][MMU_PRIVILEGES]; /* [write] */
     uint64_t (*enter)(const void *target);
 
@@ -400,6 +423,11 @@ unsigned jit_jump_index(const struct jit *jit, uint64_t key);
 void jit_system_thunks_create(struct jit *jit);
 void jit_system_call_prepare(struct jit *jit); /* a SYSCALL was executed; state is the kernel's */
 
+/* jit_thunk_string.c */
+struct insn;
+void jit_string_thunks_create(struct jit *jit);
+const uint8_t *jit_string_thunk(const struct jit *jit, const struct insn *insn); /* NULL: its handler executes it */
+
 /* jit_translate.c */
 int jit_translate_create(struct jit *jit, struct error *err);
 void jit_translate_destroy(struct jit *jit);
@@ -420,7 +448,10 @@ static inline unsigned jit_mode_cpl(jit_mode_t mode)
 }
 /* Brings the jump cache's salt and the return stack into line with the CPU's mode and execute mappings. */
 jit_mode_t jit_sync_context(struct jit *jit);
+void jit_supervisor_is_local(struct jit *jit); /* its code was found in pages that are not global */
 void jit_note_view(struct jit *jit, gpa_t gpa, gva_t rip); /* the page at gpa is entered at rip */
+/* STAC or CLAC was executed in C: `from` was the current salt before. */
+void jit_access_switch_prepare(struct jit *jit, const struct mode_salt *from);
 
 /* jit_runtime.c: called by thunks. Returns where to go on; NULL: leave to the engine. */
 const void *jit_slow(struct cpu *cpu, const uint8_t *stub);

@@ -104,6 +104,21 @@ static bool withhold(struct lockstep_memory *memory, enum lockstep_reason reason
     return false;
 }
 
+/* Until now the page was read where it cannot be written; from now on by its window, at whatever guest address: see on_place. */
+static void drop_read_only_views(struct lockstep *ls, const uint8_t *host)
+{
+    const struct lockstep_memory *memory = &ls->memory;
+    const uint8_t *view = memory->read_only + (host - memory->ram);
+    struct mmu *mmu = &ls->cpu->mmu;
+
+    for (unsigned privilege = 0; privilege < MMU_PRIVILEGES; privilege++)
+        for (unsigned i = 0; i < MMU_L1_SIZE; i++)
+            if (unlikely(mmu->l1[privilege][i].host_r == view)) {
+                mmu->l1[privilege][i].tag_r = mmu_invalid_tag(i);
+                mmu->l1[privilege][i].host_r = mmu->no_access_page;
+            }
+}
+
 static bool on_access(void *opaque, enum mmu_access access, gpa_t gpa, uint8_t *host, struct fault *fault)
 {
     struct lockstep *ls = opaque;
@@ -118,7 +133,10 @@ static bool on_access(void *opaque, enum mmu_access access, gpa_t gpa, uint8_t *
     if (access != MMU_WRITE || find_page(memory, host))
         return true;
     cpu_park_vectors(ls->cpu);
-    return lockstep_page_enter(memory, host, gpa & PAGE_MASK) || withhold(memory, REASON_PAGES, fault);
+    if (!lockstep_page_enter(memory, host, gpa & PAGE_MASK))
+        return withhold(memory, REASON_PAGES, fault);
+    drop_read_only_views(ls, host);
+    return true;
 }
 
 static void note_tag(struct lockstep_page *page, gva_t gva, enum mmu_privilege privilege)
@@ -133,8 +151,8 @@ static void note_tag(struct lockstep_page *page, gva_t gva, enum mmu_privilege p
     page->tag_count++;
 }
 
-/* RAM is read through a mapping that cannot be written, and written, if it may be, through the page's window. A page that may be
- * written is read there too, so that accesses that overlap are seen to do so by their host addresses. */
+/* RAM is read through a mapping that cannot be written, and written, if it may be, through the page's window. A page of the set
+ * is read there too, at whatever guest address, so that accesses that overlap are seen to do so by their host addresses. */
 static void on_place(void *opaque, gva_t gva, enum mmu_privilege privilege, uint8_t **host_r, uint8_t **host_w)
 {
     struct lockstep *ls = opaque;
@@ -143,12 +161,12 @@ static void on_place(void *opaque, gva_t gva, enum mmu_privilege privilege, uint
 
     if (!host || (uint64_t)(host - memory->ram) >= memory->ram_size)
         return; /* ROM, which nobody writes */
-    struct lockstep_page *page = *host_w ? find_page(memory, host) : NULL;
+    struct lockstep_page *page = find_page(memory, host);
     if (page)
         note_tag(page, gva & PAGE_MASK, privilege);
     if (*host_r)
         *host_r = page ? page->window : memory->read_only + (host - memory->ram);
-    *host_w = page ? page->window : NULL;
+    *host_w = page && *host_w ? page->window : NULL;
 }
 
 static void on_walk(void *opaque, gva_t gva)

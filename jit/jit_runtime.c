@@ -113,8 +113,7 @@ static void note_entry(struct jit *jit, const struct jit_block *block)
 
     jit_sync_context(jit); /* the cache may have been dropped, execute mappings be new */
     if (jit_mode_cpl(jit->current.mode) != 3 && !jit->supervisor_local && !mmu_exec_is_global(&cpu->mmu, cpu->cpu_rip)) {
-        jit->supervisor_local = true;
-        jit_sync_context(jit);
+        jit_supervisor_is_local(jit);
     }
     jit_note_view(jit, block->gpa, cpu->cpu_rip);
 }
@@ -300,10 +299,18 @@ static const void *deliver_fault(struct jit *jit)
     return go_on(jit);
 }
 
-/* STAR, LSTAR, SFMASK and EFER; TSD, which decides the mode of user code but not of the kernel's. */
-static bool may_change_system_calls(unsigned handler)
+/* EFER, STAR, LSTAR, CSTAR and SFMASK; TSD, which decides the mode of user code but not of the kernel's; the address space, where the kernel
+ * has one. */
+static bool may_change_system_calls(const struct jit *jit, const struct insn *insn)
 {
-    return handler == HANDLER_wrmsr || handler == HANDLER_mov_to_cr;
+    switch (insn->row->handler) {
+    case HANDLER_wrmsr:
+        return (uint32_t)jit->cpu->gpr[REG_RCX] - 0xc0000080u <= 4;
+    case HANDLER_mov_to_cr:
+        return insn->operands[0].reg != 3 || jit->system_call.kernel.space;
+    default:
+        return false;
+    }
 }
 
 static const void *after_syscall(struct jit *jit)
@@ -315,6 +322,20 @@ static const void *after_syscall(struct jit *jit)
     return resume;
 }
 
+static bool switches_access(const struct iop *op)
+{
+    return op->insn.row && (op->insn.row->handler == HANDLER_stac || op->insn.row->handler == HANDLER_clac);
+}
+
+static const void *after_access_switch(struct jit *jit, const struct mode_salt *from)
+{
+    const void *resume = go_on(jit);
+
+    if (resume)
+        jit_access_switch_prepare(jit, from);
+    return resume;
+}
+
 /* cpu_rip is at the instruction; registers and flags are exact. */
 static const void *execute_by_handler(struct jit *jit, const struct jit_block *block, unsigned insn,
                                       enum jit_in_c reason)
@@ -322,6 +343,7 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
     struct cpu *cpu = jit->cpu;
     uint64_t data_generation = cpu->mmu.data_generation, exec_generation = cpu->mmu.exec_generation;
     uint64_t generation = jit->generation, address = cpu->cpu_rip;
+    struct mode_salt current = jit->current;
     const struct iop *op = find_iop(jit, block, insn);
 
     if (!op)
@@ -335,7 +357,7 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
     if (unlikely(jit->slices) && jit_lockstep_withholds(jit, &op->insn))
         return leave(jit, STEP_FAULT);
     enum step step = op->fn(cpu, op);
-    if (op->insn.row && may_change_system_calls(op->insn.row->handler))
+    if (op->insn.row && may_change_system_calls(jit, &op->insn))
         jit->system_call.valid = 0;
     switch ((int)step) {
     case STEP_NEXT:
@@ -349,6 +371,8 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
             jit->flags_ax = ax_of_flags(cpu->rflags);
             return jit->code.execute + block->hot + block->marks[insn + 1].host;
         }
+        if (switches_access(op) && !jit->single_limit)
+            return after_access_switch(jit, &current);
         break;
     case STEP_FAULT:
         return deliver_fault(jit);

@@ -472,5 +472,6 @@ void jit_thunks_create(struct jit *jit)
     emit_far(jit, e);
     emit_returns(jit, e);
     jit_system_thunks_create(jit);
+    jit_string_thunks_create(jit);
     jit->code.thunks_size = (size_t)(e->p - jit->code.write);
 }

@@ -2,7 +2,11 @@
  * known beforehand (struct system_call); RFLAGS must hold nothing but IF and arithmetic flags, and the kernel must mask those
  * on entry. In all other cases the thunk goes to the stub in T0, which calls the handler: nothing has been changed then, flags included.
  *
- * SDM Vol. 2B SYSCALL, SYSRET; Vol. 3A 5.8.8. The thunks run on the return stack; jit_system_call_prepare on the vCPU's thread. */
+ * STAC and CLAC, where they change something, lead from blocks of one privilege for data to those of the other: as in jit_sync_context
+ * the return stack gets a barrier, or loses it, and the salt is the other's (struct access_switch).
+ *
+ * SDM Vol. 2 CLAC, STAC, SYSCALL, SYSRET; Vol. 3A 4.6, 5.8.8. The thunks run on the return stack; jit_system_call_prepare on the vCPU's
+ * thread. */
 #include <stddef.h>
 
 #include "cpu/system_internal.h"
@@ -235,10 +239,74 @@ static void emit_sysret(struct jit *jit, struct emitter *e)
     emit_fallback(e, &f);
 }
 
+/* ---- STAC, CLAC: T0 fallback, A0 address of the next instruction; the host's flags are kept ---- */
+
+static void fall_back_unless_equal(struct emitter *e, struct fallbacks *f, const uint32_t *number,
+                                   const uint32_t *negative)
+{
+    emit_load32(e, T1, host_at(number));
+    emit_load32(e, A0, host_at(negative));
+    emit_lea32(e, T1, host_base_index(T1, A0, 0));
+    fall_back_unless_zero(e, f);
+}
+
+static void emit_add_to(struct emitter *e, const void *cell, int32_t value)
+{
+    emit_load(e, T1, host_at(cell));
+    emit_lea(e, T1, host_base(T1, value));
+    emit_store(e, host_at(cell), T1);
+}
+
+/* What was called with AC clear is not returned to with AC set: change_stack in jit_context.c. Where the push meets the guard page
+ * the stack begins anew, and outer_stack is forgotten. */
+static void emit_raise_barrier(struct jit *jit, struct emitter *e)
+{
+    emit_copy_salt(e, &jit->outer_stack.owner, &jit->current);
+    emit_store(e, host_at(&jit->outer_stack.sp), HOST_RSP);
+    emit_lea(e, T1, host_at(jit->thunk_return_empty));
+    emit_lea(e, HOST_RSP, host_base(HOST_RSP, -RETURN_FRAME));
+    emit_store(e, host_base(HOST_RSP, 0), T1);
+}
+
+static const uint8_t *emit_access_switch(struct jit *jit, struct emitter *e, bool set)
+{
+    const uint8_t *start = emit_here(e);
+    const struct access_side *from = &jit->access_switch.sides[!set], *to = &jit->access_switch.sides[set];
+    int32_t change = set ? (int32_t)FLAG_AC : -(int32_t)FLAG_AC;
+    struct fallbacks f = { .count = 0 };
+
+    emit_store(e, host_at(&jit->tmp), A0);
+    fall_back_unless_equal(e, &f, &from->current.number, &jit->negative_number);
+    if (!set) {
+        emit_load(e, T1, host_at(&jit->outer_stack.sp));
+        fall_back_if_zero(e, &f);
+        fall_back_unless_equal(e, &f, &jit->outer_stack.owner.number, &to->negative_number);
+    }
+    emit_add_to(e, &jit->flags_base, change);
+    emit_add_to(e, &jit->cpu->rflags, change);
+    emit_store8_imm(e, host_at(&jit->cpu->privilege), set ? MMU_SUPERVISOR_AC : MMU_SUPERVISOR);
+    if (set) {
+        emit_raise_barrier(jit, e);
+    } else {
+        emit_load(e, HOST_RSP, host_at(&jit->outer_stack.sp));
+        emit_store_qword(e, &jit->outer_stack.sp, 0);
+    }
+    emit_copy_salt(e, &jit->current, &to->current);
+    emit_copy(e, &jit->salt, &to->salt);
+    emit_copy(e, &jit->negative_salt, &to->negative_salt);
+    emit_load32(e, T1, host_at(&to->negative_number));
+    emit_store32(e, host_at(&jit->negative_number), T1);
+    emit_load(e, T0, host_at(&jit->tmp));
+    emit_jmp(e, jit->thunk_lookup_direct);
+    emit_fallback(e, &f);
+    return start;
+}
+
 void jit_system_thunks_create(struct jit *jit)
 {
     jit->sysret_flags_mask = SYSRET_KEEPS & ~(uint64_t)(FLAGS_ARITH | FLAG_IF | 2);
-    jit->upper_half_mask = 0xffff800000000000ull;
     emit_syscall(jit, &jit->hot);
     emit_sysret(jit, &jit->hot);
+    jit->thunk_stac = emit_access_switch(jit, &jit->hot, true);
+    jit->thunk_clac = emit_access_switch(jit, &jit->hot, false);
 }

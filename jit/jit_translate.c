@@ -68,6 +68,9 @@ static void emit_insn(struct translation *t, struct tinsn *i)
     case KIND_SYSTEM:
         emit_system(t, i);
         break;
+    case KIND_BITS:
+        emit_bits(t, i);
+        break;
     case KIND_HELPER:
     case KIND_HELPER_END:
         emit_helper(t, i);
@@ -127,9 +130,6 @@ static void emit_block(struct translation *t)
     if (t->stale_at_end)
         emit_flags_again(t, t->stale_source);
     emit_flag_kind(t, t->end_source, t->end_registers);
-    if (t->count >= 2 && t->insns[t->count - 2].kind == KIND_SYSTEM &&
-        t->insns[t->count - 2].insn.row->handler == HANDLER_sti)
-        emit_interrupt_check(t, start + t->guest_bytes);
     if (t->next_crosses)
         emit_exit_by_lookup(t, start + t->guest_bytes);
     else

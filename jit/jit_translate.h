@@ -14,6 +14,7 @@ enum insn_kind {
     KIND_POP,  /* register */
     KIND_LEAVE,
     KIND_SYSTEM, /* system instructions that need no C: jit_emit_system.c */
+    KIND_BITS,   /* BT, BTS, BTR, BTC of a bit string in memory: jit_emit_bits.c */
     KIND_JCC,
     KIND_LOOP, /* loop loope loopne jcxz */
     KIND_JMP,
@@ -138,7 +139,9 @@ struct host_operand emit_stack_access(struct translation *t, struct tinsn *i, in
                                       bool t1_free);
 unsigned emit_guest_register(struct translation *t, unsigned guest, unsigned scratch); /* host register that has its value */
 struct host_operand guest_cell(const struct translation *t, unsigned guest);
-void emit_address(struct translation *t, const struct tinsn *i, unsigned scratch, unsigned other);
+/* The same in two steps: the address into T0 (T1 may be used), then its check. T1 is free afterwards. */
+void emit_address(struct translation *t, const struct tinsn *i);
+struct host_operand emit_checked_address(struct translation *t, const struct tinsn *i);
 
 /* jit_emit_stub.c: all in cold code */
 struct stub_access {
@@ -187,9 +190,13 @@ void emit_exit_by_lookup(struct translation *t, unsigned page_offset); /* the in
 /* jit_emit_system.c */
 bool system_is_inline(const struct translation *t, const struct tinsn *i);
 void emit_system(struct translation *t, struct tinsn *i);
-const uint8_t *system_thunk(const struct translation *t, const struct tinsn *i); /* of SYSCALL, SYSRET; NULL: none */
+bool system_may_leave(const struct tinsn *i); /* KIND_SYSTEM: C may be needed after all */
+const uint8_t *system_thunk(const struct translation *t, const struct tinsn *i); /* of SYSCALL, SYSRET, STAC, CLAC; NULL: none */
 void emit_pushf_value(struct translation *t); /* the image of RFLAGS into T1; T0 is used */
-void emit_interrupt_check(struct translation *t, unsigned page_offset); /* behind the instruction that follows STI */
+
+/* jit_emit_bits.c */
+bool bits_are_inline(const struct translation *t, const struct tinsn *i);
+void emit_bits(struct translation *t, struct tinsn *i);
 
 /* jit_translate.c */
 void emit_flags_again(struct translation *t, unsigned source); /* source: flags_source; executes CMP or TEST once more, or takes the saved ones */

@@ -180,8 +180,10 @@ static struct counts count(struct jit_disassembler *disassembler, struct guest *
     c.hot_bytes = (unsigned)size;
     c.cold_bytes = block->cold_size;
     c.checks = jit->site_count;
-    for (unsigned n = 0; n < jit->translation->count; n++)
-        c.handled += jit->translation->insns[n].kind >= KIND_HELPER;
+    for (unsigned n = 0; n < jit->translation->count; n++) {
+        const struct tinsn *i = &jit->translation->insns[n];
+        c.handled += i->kind >= KIND_HELPER && !jit_string_thunk(jit, &i->insn);
+    }
     return c;
 }
 

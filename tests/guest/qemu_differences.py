@@ -379,6 +379,16 @@ ROWS = [
         ["vector/ac-*",
          "soundness_flags/soundness-16-ac-in-turns", "soundness_flags/soundness-16-ac-set-in-the-middle"],
     ),
+    Row(
+        "WRFSBASE and WRGSBASE take addresses that are not canonical (SDM Vol. 2B WRFSBASE)",
+        ["soundness_system/soundness-15-wr?sbase-*"],
+    ),
+    Row(
+        "bit strings that are modified are read first: faults say that they were reads (SDM Vol. 3A 4.7: W/R is set if "
+        "the access was a write)",
+        ["soundness_system/soundness-04-bits-after-clac", "soundness_system/soundness-03-bit-string-absent",
+         "soundness_system/soundness-03-bit-string-before-the-page"],
+    ),
     # ---- Devices ----
     Row(
         "software-disabling the APIC does not mask its LVT (SDM Vol. 3A 11.4.7.2)",
