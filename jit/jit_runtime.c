@@ -527,6 +527,24 @@ static struct jit_block *try_loop(struct jit *jit, struct jit_block *block, cons
     return loop;
 }
 
+/* The target is an instruction that lies in two pages: the link leads to a look-up from now on. */
+static void link_by_lookup(struct jit *jit, const struct jit_block *block, const struct link *link, const struct stub_info *info)
+{
+    struct emitter *e = &jit->cold;
+    const uint8_t *start = emit_here(e);
+
+    if (link->flags_elsewhere || !jit_cache_has_room(jit))
+        return;
+    emit_load(e, T0, host_at(&jit->vpage));
+    if (block->mode & MODE_CODE64)
+        emit_lea(e, T0, host_base(T0, link->page_offset));
+    else
+        emit_lea32(e, T0, host_base(T0, link->page_offset));
+    emit_mov_imm32(e, A0, (uint32_t)origin_of(info));
+    emit_jmp(e, jit->thunk_lookup);
+    emit_patch_rel32(jit->code.write + link->patch, jit->hot.delta, start);
+}
+
 static const void *follow_link(struct jit *jit, const uint8_t *stub)
 {
     const struct link_info *info = RECORD_OF(stub, struct link_info);
@@ -544,6 +562,8 @@ static const void *follow_link(struct jit *jit, const uint8_t *stub)
     struct jit_block *target = find_or_translate(jit, gpa, bytes, mode);
     if (target && generation == jit->generation && gpa <= block->gpa && !link->no_groups)
         target = try_loop(jit, target, bytes);
+    if (!target && generation == jit->generation)
+        link_by_lookup(jit, block, link, &info->stub);
     if (!target || generation != jit->generation)
         return go_on(jit);
     if (block->valid) /* it may have been the loop */
