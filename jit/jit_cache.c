@@ -112,7 +112,7 @@ struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode, gp
         if ((uint8_t)line[n] != tag || !line[n])
             continue;
         struct jit_block *block = block_of_slot(jit, line[n]);
-        if (block->gpa == gpa && block->mode == mode && block->second_page == second_page)
+        if (block->gpa == gpa && block->mode == mode && jit_second_page(block) == second_page)
             return block;
     }
     return NULL;
@@ -183,9 +183,10 @@ void jit_block_insert(struct jit *jit, struct jit_block *block)
 
     block->next_in_page = page->blocks;
     page->blocks = block;
-    if (block->second_page) {
-        struct code_page *second = *page_link(jit, block->second_page);
-        block->next_in_second = second->crossing;
+    if (block->mode & MODE_CROSSING) {
+        struct crossing *crossing = jit_crossing(block);
+        struct code_page *second = *page_link(jit, crossing->second_page);
+        crossing->next_in_second = second->crossing;
         second->crossing = block;
     }
     jit->by_code[block_share(jit, jit->segment).start + jit->block_counts[jit->segment]++] = block;
@@ -261,8 +262,8 @@ void jit_link(struct jit *jit, struct link *link, struct jit_block *target)
     if (link->flags_elsewhere && !target->replay_entry)
         return; /* by way of C each time */
     replay |= link->flags_elsewhere;
-    patch(jit, link->patch, replay ? target->replay_entry : target->entry);
-    if (link->compare) {
+    patch(jit, link->patch, replay ? target->hot + target->replay_entry : target->hot);
+    if (link->far) {
         set_compare(jit, link, jit->current.number);
         jit->sites[link->counter] = (void *)(uintptr_t)FAR_MISSES;
     }
@@ -279,7 +280,7 @@ static void unlink_incoming(struct jit *jit, struct jit_block *block)
     for (uint32_t at = block->incoming; at;) {
         struct link *link = jit_record(jit, at);
         at = link->next_to_target;
-        if (link->compare)
+        if (link->far)
             set_compare(jit, link, NEVER);
         else
             patch(jit, link->patch, link->stub);
@@ -290,9 +291,11 @@ static void unlink_incoming(struct jit *jit, struct jit_block *block)
 
 static void unlink_outgoing(struct jit *jit, struct jit_block *block)
 {
+    struct link *links = jit_links(block);
+
     for (unsigned n = 0; n < block->link_count; n++) {
-        if (block->links[n].target)
-            unlink_one(jit, &block->links[n]);
+        if (links[n].target)
+            unlink_one(jit, &links[n]);
     }
 }
 
@@ -314,7 +317,7 @@ static void retire(struct jit *jit, struct jit_block *block)
     unlink_incoming(jit, block);
     unlink_outgoing(jit, block);
     for (unsigned n = 0; n < block->call_count; n++) {
-        struct emitter e = { jit->code.write + block->continuations[n], jit->hot.delta };
+        struct emitter e = { jit->code.write + jit_continuations(block)[n], jit->hot.delta };
         emit_jmp(&e, jit->thunk_return_invalid);
     }
     block->valid = false;
@@ -340,12 +343,12 @@ static void forget(struct jit *jit, struct jit_block *block)
 
 static void unlink_crossing(struct jit *jit, struct jit_block *block)
 {
-    struct code_page *page = *page_link(jit, block->second_page);
+    struct code_page *page = *page_link(jit, jit_second_page(block));
     struct jit_block **link = &page->crossing;
 
     while (*link != block)
-        link = &(*link)->next_in_second;
-    *link = block->next_in_second;
+        link = &jit_crossing(*link)->next_in_second;
+    *link = jit_crossing(block)->next_in_second;
 }
 
 static void unlink_in_page(struct jit *jit, struct jit_block *block)
@@ -361,9 +364,9 @@ void jit_block_drop(struct jit *jit, struct jit_block *block)
 {
     unlink_in_page(jit, block);
     forget(jit, block);
-    if (block->second_page) {
+    if (block->mode & MODE_CROSSING) {
         unlink_crossing(jit, block);
-        jit_page_release_if_empty(jit, block->second_page);
+        jit_page_release_if_empty(jit, jit_second_page(block));
     }
 }
 
@@ -386,9 +389,9 @@ static void invalidate_in_page(struct jit *jit, gpa_t gpa, uint64_t size)
         jit_block_drop(jit, block);
     }
     for (block = page->crossing; block; block = next) {
-        next = block->next_in_second;
+        next = jit_crossing(block)->next_in_second;
         uint64_t in_first = PAGE_SIZE - (block->gpa & ~PAGE_MASK);
-        if (!overlaps(block->second_page, block->guest_bytes - in_first, gpa, size))
+        if (!overlaps(jit_second_page(block), block->guest_bytes - in_first, gpa, size))
             continue;
         unlink_crossing(jit, block);
         unlink_in_page(jit, block);
@@ -463,9 +466,9 @@ static void sweep_page(struct jit *jit, gpa_t gpa, struct share gone)
             link = &(*link)->next_in_page;
     for (struct jit_block **link = &page->crossing; *link;)
         if (is_in(jit, *link, gone))
-            *link = (*link)->next_in_second;
+            *link = jit_crossing(*link)->next_in_second;
         else
-            link = &(*link)->next_in_second;
+            link = &jit_crossing(*link)->next_in_second;
     jit_page_release_if_empty(jit, page->page);
 }
 
@@ -482,8 +485,8 @@ static void evict(struct jit *jit, unsigned n)
         unlink_outgoing(jit, block);
         unlink_by_address(jit, block);
         sweep_page(jit, block->gpa, gone);
-        if (block->second_page)
-            sweep_page(jit, block->second_page, gone);
+        if (block->mode & MODE_CROSSING)
+            sweep_page(jit, jit_second_page(block), gone);
         block->valid = false;
     }
     memset(jit->jump_keys, 0, sizeof(jit->jump_keys));

@@ -77,36 +77,61 @@ struct link {
     uint32_t next_to_target; /* list of links to one block */
     uint32_t named_by;       /* what names this link in that list: `incoming` of the block, or `next_to_target` of another */
     uint32_t patch;          /* offset in the code region of the rel32 */
-    uint32_t stub;           /* offset of the cold stub */
-    uint32_t compare;        /* far: offset of the imm32 that the salt's number is compared with; 0: in the page */
+    union {
+        uint32_t stub;    /* in the page: offset of the cold stub */
+        uint32_t compare; /* far: offset of the imm32 that the salt's number is compared with */
+    };
     uint32_t counter;        /* far: site that counts misses down to the next link */
     uint16_t page_offset;    /* of the guest target */
     uint16_t flag_registers; /* flag_kind was set, and the instruction needs these registers; 0: it was not */
+    bool far;                /* to another page */
     bool no_groups;          /* leads to a translation without groups */
     bool flags_elsewhere;    /* it is taken with flags that saved_flags and flag_kind tell of, as at replay_entry */
 };
 
+/* Behind its marks lie, in this order, `links`, `continuations` (offsets of the return points of its calls), `replays` and, of a block whose
+ * one instruction lies in two pages (MODE_CROSSING), a struct crossing; replays[0] has that instruction's bytes. Offsets are in the
+ * code region. */
+struct crossing {
+    gpa_t second_page;
+    struct jit_block *next_in_second;
+};
 struct jit_block {
     struct jit_block *next_in_page;
     gpa_t gpa;
-    jit_mode_t mode;
-    uint16_t guest_bytes; /* extent, looked-at bytes included */
-    uint8_t insn_count, link_count, call_count;
-    gpa_t second_page; /* of a block whose one instruction lies in two pages, else 0; replays[0] has its bytes */
-    struct jit_block *next_in_second;
-    bool valid, in_jump_cache, loop_tried;
-    uint32_t hot, hot_size, cold, cold_size; /* offsets in the code region */
-    uint32_t entry;  /* where direct jumps of the same page arrive */
-    uint32_t replay_entry;   /* behind what saves the flags, for links with fitting flag_registers; 0: none */
-    uint16_t entry_writes;   /* registers that are written before flags from before are no longer of interest */
-    uint8_t replay_count;
-    struct replay *replays;
+    uint32_t hot, cold;      /* hot: direct jumps of the same page arrive there */
     uint32_t indirect_entry; /* the same after setting vpage from T0; 0: not needed yet */
-    uint32_t incoming; /* links */
-    struct link *links;
-    uint32_t *continuations; /* offsets of the return points of its calls */
+    uint32_t incoming;       /* links */
+    uint16_t hot_size, cold_size;
+    uint16_t replay_entry; /* from `hot`: behind what saves the flags, for links with fitting flag_registers; 0: none */
+    uint16_t entry_writes; /* registers that are written before flags from before are no longer of interest */
+    jit_mode_t mode;
+    uint8_t guest_bytes;   /* extent, looked-at bytes included */
+    uint8_t insn_count, link_count, call_count, replay_count;
+    bool valid, in_jump_cache, loop_tried;
     struct insn_mark marks[];
 };
+
+static inline struct link *jit_links(const struct jit_block *block)
+{
+    return (struct link *)ALIGN_UP((uintptr_t)&block->marks[block->insn_count + 1], 4);
+}
+static inline uint32_t *jit_continuations(const struct jit_block *block)
+{
+    return (uint32_t *)(jit_links(block) + block->link_count);
+}
+static inline struct replay *jit_replays(const struct jit_block *block)
+{
+    return (struct replay *)(jit_continuations(block) + block->call_count);
+}
+static inline struct crossing *jit_crossing(const struct jit_block *block)
+{
+    return (struct crossing *)ALIGN_UP((uintptr_t)(jit_replays(block) + block->replay_count), 8);
+}
+static inline gpa_t jit_second_page(const struct jit_block *block) /* 0: none */
+{
+    return block->mode & MODE_CROSSING ? jit_crossing(block)->second_page : 0;
+}
 
 #define PAGE_VIEWS 4
 struct code_page {

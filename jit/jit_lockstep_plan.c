@@ -152,7 +152,7 @@ static struct lockstep_plan *build(struct lockstep *ls, const struct lockstep_pl
     if (!block)
         return NULL;
     if (key->second_page) {
-        block->second_page = key->second_page;
+        jit_crossing(block)->second_page = key->second_page;
     }
     jit_block_insert(jit, block);
     struct lockstep_plan *plan = (struct lockstep_plan *)((uint8_t *)ls->arena.base + ls->arena_used);

@@ -212,7 +212,7 @@ static void print_guest_code(const struct lockstep *ls, gpa_t gpa, gva_t rip, un
 static void print_crossing(const struct jit_block *block, gva_t rip, struct jit_disassembler *disassembler)
 {
     fprintf(stderr, "guest code, 1 instructions:\n");
-    jit_disassemble_lines(disassembler, block->replays[0].bytes, block->guest_bytes, rip, bits_of(block->mode), print_line,
+    jit_disassemble_lines(disassembler, jit_replays(block)[0].bytes, block->guest_bytes, rip, bits_of(block->mode), print_line,
                           NULL);
 }
 

@@ -101,7 +101,7 @@ static struct jit_block *find_crossing(struct jit *jit, const struct jit_fetched
     memcpy(bytes, first->host, in_first);
     memcpy(bytes + in_first, second.host, INSN_MAX_LENGTH - in_first);
     block = jit_translate(jit, first->gpa, bytes, INSN_MAX_LENGTH, mode, 1);
-    block->second_page = second.gpa;
+    jit_crossing(block)->second_page = second.gpa;
     announce(jit, block);
     return block;
 }
@@ -214,7 +214,7 @@ static const uint8_t *bytes_at(const struct jit *jit, gpa_t gpa)
 static uint64_t flags_of_replay(const struct jit *jit, const struct jit_block *block)
 {
     const struct jit_block *from = (const struct jit_block *)(jit->arena + (jit->flag_kind & ~63u));
-    const struct replay *replay = &from->replays[jit->flag_kind & 63];
+    const struct replay *replay = &jit_replays(from)[jit->flag_kind & 63];
     struct insn insn;
 
     insn_decode(replay->bytes, replay->length, block->mode & MODE_CODE64 ? CODE64 : CODE32, &insn);
@@ -278,8 +278,9 @@ static const struct iop *find_iop(struct jit *jit, const struct jit_block *block
 
     if (entry->gpa == gpa && entry->block == block && entry->generation == jit->generation)
         return &entry->op;
-    const uint8_t *bytes = block->second_page ? block->replays[0].bytes : bytes_at(jit, gpa);
-    size_t available = block->second_page ? block->replays[0].length : PAGE_SIZE - (gpa & ~PAGE_MASK);
+    bool crosses = block->mode & MODE_CROSSING;
+    const uint8_t *bytes = crosses ? jit_replays(block)[0].bytes : bytes_at(jit, gpa);
+    size_t available = crosses ? jit_replays(block)[0].length : PAGE_SIZE - (gpa & ~PAGE_MASK);
     entry->block = NULL;
     if (!bytes || !interp_build(jit->cpu, &entry->op, bytes, available))
         return NULL;
@@ -432,7 +433,7 @@ static bool change_habit(struct jit *jit, const struct jit_block *block, const s
 
     jit->site_misses[info->site] = SITE_MISSES_START;
     jit->site_times[info->site] = now;
-    if (passed > often || block->second_page || jit_habits(jit, gpa) & habit || jit->single_limit)
+    if (passed > often || block->mode & MODE_CROSSING || jit_habits(jit, gpa) & habit || jit->single_limit)
         return false; /* 256 misses, 256 cycles a unit */
     jit->habits[gpa % HABITS_SIZE] = gpa << 2 | jit_habits(jit, gpa) | habit;
     if (habit == HABIT_HASHED)
@@ -499,7 +500,7 @@ static const void *slow_access(struct jit *jit, const uint8_t *stub)
         jit->executed -= jit->has_stats; /* the instruction begins again */
         struct jit_block *clone = bytes ? find_or_translate(jit, gpa, bytes, block->mode | MODE_NO_GROUPS) : NULL;
         if (clone && generation == jit->generation)
-            return jit->code.execute + clone->entry;
+            return jit->code.execute + clone->hot;
         return go_on(jit);
     }
     jit->stats.slow_accesses++;
@@ -549,7 +550,7 @@ static const void *follow_link(struct jit *jit, const uint8_t *stub)
 {
     const struct link_info *info = RECORD_OF(stub, struct link_info);
     struct jit_block *block = block_of(jit, &info->stub);
-    struct link *link = &block->links[info->link];
+    struct link *link = &jit_links(block)[info->link];
     gpa_t gpa = (block->gpa & PAGE_MASK) | link->page_offset;
     uint64_t generation = jit->generation;
 
@@ -568,7 +569,7 @@ static const void *follow_link(struct jit *jit, const uint8_t *stub)
         return go_on(jit);
     if (block->valid) /* it may have been the loop */
         jit_link(jit, link, target);
-    return jit->code.execute + target->entry;
+    return jit->code.execute + target->hot;
 }
 
 static const void *jump(struct jit *jit);
@@ -579,7 +580,7 @@ static const void *follow_far_link(struct jit *jit, const uint8_t *stub)
     struct cpu *cpu = jit->cpu;
     const struct far_info *info = RECORD_OF(stub, struct far_info);
     struct jit_block *block = block_of(jit, &info->stub), *target;
-    struct link *link = &block->links[info->link];
+    struct link *link = &jit_links(block)[info->link];
     gva_t vpage = jit->vpage;
     uint64_t generation = jit->generation;
     bool faulted;
@@ -593,7 +594,7 @@ static const void *follow_far_link(struct jit *jit, const uint8_t *stub)
     if (!entry)
         return no_entry(jit, faulted);
     target = jit->found;
-    if (generation != jit->generation || !block->valid || target->second_page)
+    if (generation != jit->generation || !block->valid || target->mode & MODE_CROSSING)
         return entry;
     /* Where the jump comes from counts as entered, too. */
     uint32_t number = jit->current.number;

@@ -16,7 +16,7 @@ enum step jit_enter_single(struct jit *jit, struct jit_block *block, unsigned *e
     jit->group_missed = false;
     jit->exit_step = STEP_RESYNC;
     jit_load_flags(jit);
-    jit->enter(jit->code.execute + block->entry);
+    jit->enter(jit->code.execute + block->hot);
     *executed = jit->single_executed;
     jit->single_limit = 0;
     jit->single_block = NULL;

@@ -102,7 +102,6 @@ static void emit_block(struct translation *t)
     t->falling = false;
     t->hot_start = e->p;
     t->cold_start = jit->cold.p;
-    t->entry = e->p;
     t->replay_entry = NULL;
     t->replay_count = 0;
     t->kind_set = 0;
@@ -136,18 +135,34 @@ static void emit_block(struct translation *t)
         emit_exit_to(t, start + t->guest_bytes, false);
 }
 
-static void fill_links(struct translation *t, struct jit_block *block)
+static void fill_links(const struct translation *t, struct jit_block *block)
 {
+    struct link *links = jit_links(block);
+
     for (unsigned n = 0; n < t->link_count; n++) {
         const struct exit_site *from = &t->links[n];
-        block->links[n] = (struct link){ .patch = from->patch,
-                                         .stub = from->stub,
-                                         .compare = from->compare,
-                                         .counter = from->counter,
-                                         .page_offset = from->page_offset,
-                                         .flag_registers = from->flag_registers,
-                                         .no_groups = from->no_groups,
-                                         .flags_elsewhere = from->flags_elsewhere };
+        links[n] = (struct link){ .patch = from->patch,
+                                  .counter = from->counter,
+                                  .page_offset = from->page_offset,
+                                  .flag_registers = from->flag_registers,
+                                  .far = from->compare,
+                                  .no_groups = from->no_groups,
+                                  .flags_elsewhere = from->flags_elsewhere };
+        if (from->compare)
+            links[n].compare = from->compare;
+        else
+            links[n].stub = from->stub;
+    }
+}
+
+static void fill_replays(const struct translation *t, struct jit_block *block)
+{
+    struct replay *replays = jit_replays(block);
+
+    for (unsigned n = 0; n < t->replay_count; n++) {
+        const struct tinsn *i = &t->insns[t->replays[n]];
+        replays[n].length = i->insn.length;
+        memcpy(replays[n].bytes, i->bytes, MIN(i->insn.length, INSN_MAX_LENGTH));
     }
 }
 
@@ -155,41 +170,29 @@ static void fill_block(struct translation *t, struct jit_block *block)
 {
     struct jit *jit = t->jit;
 
-    block->gpa = t->gpa;
-    block->mode = t->mode;
-    block->guest_bytes = (uint16_t)MAX(t->guest_bytes, 1u);
-    block->insn_count = (uint8_t)t->count;
-    block->link_count = (uint8_t)t->link_count;
-    block->call_count = (uint8_t)t->call_count;
-    block->valid = true;
-    block->loop_tried = t->unrolled;
-    block->hot = (uint32_t)(t->hot_start - jit->code.write);
-    block->hot_size = (uint32_t)(jit->hot.p - t->hot_start);
-    block->cold = (uint32_t)(t->cold_start - jit->code.write);
-    block->cold_size = (uint32_t)(jit->cold.p - t->cold_start);
-    block->entry = (uint32_t)(t->entry - jit->code.write);
-    block->indirect_entry = 0;
-    block->incoming = 0;
-    block->second_page = 0;
-    block->in_jump_cache = false;
-    uint8_t *more = (uint8_t *)&block->marks[t->count + 1];
-    more = (uint8_t *)ALIGN_UP((uintptr_t)more, 8);
+    *block = (struct jit_block){
+        .gpa = t->gpa,
+        .mode = t->mode,
+        .guest_bytes = (uint8_t)MAX(t->guest_bytes, 1u),
+        .insn_count = (uint8_t)t->count,
+        .link_count = (uint8_t)t->link_count,
+        .call_count = (uint8_t)t->call_count,
+        .replay_count = (uint8_t)t->replay_count,
+        .valid = true,
+        .loop_tried = t->unrolled,
+        .hot = (uint32_t)(t->hot_start - jit->code.write),
+        .hot_size = (uint16_t)(jit->hot.p - t->hot_start),
+        .cold = (uint32_t)(t->cold_start - jit->code.write),
+        .cold_size = (uint16_t)(jit->cold.p - t->cold_start),
+        .replay_entry = t->replay_entry ? (uint16_t)(t->replay_entry - t->hot_start) : 0,
+        .entry_writes = t->entry_writes,
+    };
     memcpy(block->marks, t->marks, (t->count + 1) * sizeof(block->marks[0]));
-    block->links = (struct link *)more;
     fill_links(t, block);
-    block->continuations = (uint32_t *)(block->links + t->link_count);
-    block->replays = (struct replay *)(block->continuations + t->call_count);
+    memcpy(jit_continuations(block), t->continuations, t->call_count * sizeof(uint32_t));
+    fill_replays(t, block);
     if (t->mode & MODE_CROSSING)
-        t->replays[t->replay_count++] = 0;
-    block->replay_count = (uint8_t)t->replay_count;
-    for (unsigned n = 0; n < t->replay_count; n++) {
-        const struct tinsn *i = &t->insns[t->replays[n]];
-        block->replays[n].length = i->insn.length;
-        memcpy(block->replays[n].bytes, i->bytes, MIN(i->insn.length, INSN_MAX_LENGTH));
-    }
-    block->replay_entry = t->replay_entry ? (uint32_t)(t->replay_entry - jit->code.write) : 0;
-    block->entry_writes = t->entry_writes;
-    memcpy(block->continuations, t->continuations, t->call_count * sizeof(block->continuations[0]));
+        *jit_crossing(block) = (struct crossing){ 0 };
 }
 
 const uint8_t *jit_indirect_entry(struct jit *jit, struct jit_block *block)
@@ -200,16 +203,18 @@ const uint8_t *jit_indirect_entry(struct jit *jit, struct jit_block *block)
         block->indirect_entry = (uint32_t)(e->p - jit->code.write);
         emit_lea(e, T1, host_base(T0, -(int32_t)(block->gpa & ~PAGE_MASK)));
         emit_store(e, host_at(&jit->vpage), T1);
-        emit_jmp(e, jit->code.execute + block->entry);
+        emit_jmp(e, jit->code.execute + block->hot);
     }
     return jit->code.execute + block->indirect_entry;
 }
 
 static size_t record_size(const struct translation *t)
 {
-    return sizeof(struct jit_block) + (t->count + 1) * sizeof(struct insn_mark) + 8 +
-           t->link_count * sizeof(struct link) + t->call_count * sizeof(uint32_t) +
-           (t->replay_count + 1) * sizeof(struct replay);
+    size_t size = sizeof(struct jit_block) + (t->count + 1) * sizeof(struct insn_mark) + 4 +
+                  t->link_count * sizeof(struct link) + t->call_count * sizeof(uint32_t) +
+                  t->replay_count * sizeof(struct replay);
+
+    return size + (t->mode & MODE_CROSSING ? sizeof(struct crossing) + 8 : 0);
 }
 
 static void begin(struct translation *t, gpa_t gpa, const uint8_t *host, size_t available, jit_mode_t mode)
@@ -248,6 +253,8 @@ static struct jit_block *finish_block(struct translation *t)
         jit_sabotage(jit->sabotage, t);
     t->block_offset = (uint32_t)jit->arena_used;
     emit_block(t);
+    if (t->mode & MODE_CROSSING) /* sets no flag_kind: the first is its bytes */
+        t->replays[t->replay_count++] = 0;
     struct jit_block *block = jit_arena_take(jit, record_size(t));
     fill_block(t, block);
     return block;

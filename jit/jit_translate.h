@@ -120,7 +120,6 @@ struct translation {
     unsigned call_count;
     struct insn_mark marks[BLOCK_MAX_INSNS + 1];
     uint8_t *hot_start, *cold_start;
-    uint8_t *entry;
 };
 
 /* jit_decode.c */

@@ -164,8 +164,8 @@ static void count_line(void *opaque, const char *line)
 
 static const uint8_t *hot_code(const struct jit *jit, const struct jit_block *block, size_t *size)
 {
-    *size = block->hot + block->hot_size - block->entry;
-    return jit->code.execute + block->entry;
+    *size = block->hot_size;
+    return jit->code.execute + block->hot;
 }
 
 static struct counts count(struct jit_disassembler *disassembler, struct guest *guest, const struct jit_block *block)
