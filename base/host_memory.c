@@ -78,6 +78,35 @@ int host_memory_anonymous(struct host_region *region, size_t size, struct error 
     return 0;
 }
 
+/* The whole pages of [base, base + size); false: there is none. */
+static bool whole_pages(void **base, size_t *size)
+{
+    uintptr_t start = ALIGN_UP((uintptr_t)*base, PAGE_SIZE), end = ALIGN_DOWN((uintptr_t)*base + *size, PAGE_SIZE);
+
+    if (start >= end)
+        return false;
+    *base = (void *)start;
+    *size = end - start;
+    return true;
+}
+
+void host_memory_will_write(void *base, size_t size)
+{
+#ifdef MADV_POPULATE_WRITE
+    if (whole_pages(&base, &size))
+        madvise(base, size, MADV_POPULATE_WRITE); /* if it fails, the pages come one by one */
+#else
+    (void)base;
+    (void)size;
+#endif
+}
+
+void host_memory_prefer_huge(void *base, size_t size)
+{
+    if (whole_pages(&base, &size))
+        madvise(base, size, MADV_HUGEPAGE);
+}
+
 int host_memory_low(struct host_region *region, size_t size, struct error *err)
 {
     *region = (struct host_region){ .fd = -1 };

@@ -6,6 +6,7 @@
 #include "firmware/boot_internal.h"
 #include "firmware/memory_map.h"
 
+#include "base/host_memory.h"
 #include "devices/board/machine.h"
 
 #include <errno.h>
@@ -13,6 +14,15 @@
 #include <string.h>
 
 #define KERNEL_FILE_MAX (1024 * MIB)
+
+bool boot_write(struct physmem *mem, gpa_t address, const void *data, uint64_t size)
+{
+    void *ram = physmem_ram_pointer(mem, address, size);
+
+    if (ram)
+        host_memory_will_write(ram, size);
+    return physmem_write(mem, address, data, size);
+}
 
 /* ---- Checks that the protocols share ---- */
 

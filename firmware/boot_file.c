@@ -2,6 +2,8 @@
  * too, so size is found by reading. */
 #include "firmware/boot_internal.h"
 
+#include "base/host_memory.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,6 +25,7 @@ static int read_all(struct boot_file *file, int fd, size_t capacity, uint64_t li
             if (!larger)
                 return error_set(err, ENOMEM, "%s %s: no memory to read it", option, path);
             file->data = larger;
+            host_memory_prefer_huge(larger, capacity);
         }
         got = read(fd, file->data + file->size, capacity - file->size);
         if (got < 0 && errno == EINTR)

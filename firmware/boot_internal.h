@@ -50,6 +50,9 @@ struct boot_image {
     unsigned module_count;
 };
 
+/* physmem_write for what is large. */
+bool boot_write(struct physmem *mem, gpa_t address, const void *data, uint64_t size);
+
 /* Where things go below 640 KiB; all of it is ordinary RAM that the kernel may take over. */
 #define BOOT_GDT              0x1000ull
 #define BOOT_STACK_TOP        0x8ff0ull

@@ -2,6 +2,7 @@
  *
  * Nothing in the file is trusted: every segment is checked against the size of the file and against wrap-around
  * before it is kept, so that placing needs no further checks but those of guest memory. */
+#include "firmware/boot_internal.h"
 #include "firmware/elf_image.h"
 
 #include <errno.h>
@@ -122,7 +123,7 @@ bool elf_image_place(const struct elf_image *elf, const uint8_t *data, struct ph
     for (unsigned i = 0; i < elf->segment_count; i++) {
         const struct elf_segment *segment = &elf->segments[i];
 
-        if (!physmem_write(mem, segment->address, data + segment->offset, segment->file_size) ||
+        if (!boot_write(mem, segment->address, data + segment->offset, segment->file_size) ||
             !physmem_zero(mem, segment->address + segment->file_size, segment->memory_size - segment->file_size))
             return false;
     }

@@ -238,7 +238,7 @@ static int place_kernel(const struct boot_image *image, struct physmem *mem, str
     if (image->kind == BOOT_LINUX_ELF) {
         if (!elf_image_place(&image->elf, image->payload.data, mem))
             return boot_place_error("the kernel", image->elf.low, err);
-    } else if (!physmem_write(mem, load_address(file), file->data + start, file->size - start)) {
+    } else if (!boot_write(mem, load_address(file), file->data + start, file->size - start)) {
         return boot_place_error("the kernel", load_address(file), err);
     }
     return 0;
@@ -255,7 +255,7 @@ static int place_initrd(const struct boot_image *image, struct physmem *mem, gpa
     *address = boot_initrd_address(image, end, (uint64_t)get32(file, HDR_INITRD_ADDR_MAX) + 1, err);
     if (!*address)
         return -ENOMEM;
-    if (!physmem_write(mem, *address, image->initrd.data, image->initrd.size))
+    if (!boot_write(mem, *address, image->initrd.data, image->initrd.size))
         return boot_place_error("the initrd", *address, err);
     return 0;
 }

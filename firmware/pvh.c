@@ -87,7 +87,7 @@ int pvh_place(struct boot_image *image, struct physmem *mem, gpa_t rsdp, struct 
         initrd = boot_initrd_address(image, image->elf.high, MEMORY_HIGH_BASE, err);
         if (!initrd)
             return -ENOMEM;
-        if (!physmem_write(mem, initrd, image->initrd.data, image->initrd.size))
+        if (!boot_write(mem, initrd, image->initrd.data, image->initrd.size))
             return boot_place_error("the initrd", initrd, err);
     }
     if (!elf_image_place(&image->elf, image->kernel.data, mem))

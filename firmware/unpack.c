@@ -4,6 +4,8 @@
  * The kernel's build appends the unpacked size (u32) to all but gzip, which ends in it anyway; only a hint here. */
 #include "firmware/unpack.h"
 
+#include "base/host_memory.h"
+
 #include <endian.h>
 #include <errno.h>
 #include <lz4.h>
@@ -38,6 +40,7 @@ static int output_reserve(struct output *out, size_t room, struct error *err)
     data = realloc(out->data, capacity);
     if (!data)
         return error_set(err, ENOMEM, "no memory to unpack the kernel");
+    host_memory_prefer_huge(data, capacity);
     out->data = data;
     out->capacity = capacity;
     return 0;

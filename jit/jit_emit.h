@@ -38,6 +38,11 @@ static inline struct host_operand host_at(const void *absolute)
 {
     return (struct host_operand){ .base = HOST_NONE, .index = HOST_NONE, .absolute = absolute };
 }
+/* The same relative to RIP, one byte shorter: for what is rarely written (a store is forwarded late to such a load). */
+static inline struct host_operand host_near(const void *absolute)
+{
+    return (struct host_operand){ .base = HOST_NONE, .index = HOST_NONE, .absolute = absolute, .disp = 1 };
+}
 
 static inline const uint8_t *emit_here(const struct emitter *e) /* where the next byte will execute */
 {
@@ -86,7 +91,7 @@ static inline void emit_modrm_memory(struct emitter *e, unsigned reg, const stru
         emit32(e, (uint32_t)m->disp);
         return;
     }
-    if (m->base == HOST_NONE && (uintptr_t)m->absolute < BIT(31)) { /* [disp32] */
+    if (m->base == HOST_NONE && !m->disp && (uintptr_t)m->absolute < BIT(31)) { /* [disp32] */
         emit8(e, reg_field | 4);
         emit8(e, 0x25);
         emit32(e, (uint32_t)(uintptr_t)m->absolute);
@@ -241,7 +246,7 @@ static inline void emit_vex_rm(struct emitter *e, unsigned map, unsigned pp, boo
 }
 static inline void emit_pext(struct emitter *e, unsigned to, unsigned from, const void *mask)
 {
-    emit_vex_rm(e, 2, 2, true, 0xf5, to, from, host_at(mask));
+    emit_vex_rm(e, 2, 2, true, 0xf5, to, from, host_near(mask));
 }
 
 /* Branches. The targets are execution addresses; forward ones are patched with emit_patch_here. */

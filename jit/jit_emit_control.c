@@ -97,7 +97,7 @@ static void emit_far(struct translation *t, struct emitter *e, int64_t page_offs
     link.counter = jit->site_count++;
     jit->sites[link.counter] = NULL;
     if (poll) {
-        emit_load32(e, T1, host_at(&jit->cpu->quiet));
+        emit_load32(e, T1, host_near(&jit->cpu->quiet));
         attention = emit_short(e, OPCODE_JRCXZ);
     }
     emit_load32(e, T1, host_at(&jit->negative_number));
@@ -139,7 +139,7 @@ void emit_exit_to(struct translation *t, int64_t page_offset, bool poll)
         emit32(e, 0);
         add_link(t, e, (unsigned)page_offset, 0);
     } else {
-        emit_load32(e, T1, host_at(&t->jit->cpu->quiet));
+        emit_load32(e, T1, host_near(&t->jit->cpu->quiet));
         uint8_t *attention = emit_short(e, OPCODE_JRCXZ);
         emit8(e, 0xe9);
         emit32(e, 0);
@@ -307,7 +307,7 @@ static void emit_call_direct(struct translation *t, struct tinsn *i)
     } else if (in_page(target) && links_left(t)) {
         const uint8_t *poll = emit_stub_poll(t, target, 0);
         emit_call(e, emit_here(cold));
-        emit_load32(cold, T1, host_at(&jit->cpu->quiet));
+        emit_load32(cold, T1, host_near(&jit->cpu->quiet));
         uint8_t *attention = emit_short(cold, OPCODE_JRCXZ);
         emit8(cold, 0xe9);
         emit32(cold, 0);

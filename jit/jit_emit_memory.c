@@ -207,6 +207,15 @@ static bool is_hashed(const struct translation *t)
     return t->jit->is_low && jit_habits(t->jit, gpa) & HABIT_HASHED;
 }
 
+/* The entry that the site predicts into T1. */
+static void emit_load_site(const struct jit *jit, struct emitter *e, unsigned site)
+{
+    if (jit->is_low)
+        emit_load32(e, T1, host_near(&jit->sites[site]));
+    else
+        emit_load(e, T1, host_near(&jit->sites[site]));
+}
+
 /* T0: address of the first byte. Leaves T0: offset in the page, T1: the host page. */
 static void emit_check(struct translation *t, const struct check *c)
 {
@@ -228,7 +237,7 @@ static void emit_check(struct translation *t, const struct check *c)
     if ((!c->keep_flags || saved) && is_hashed(t))
         jit_emit_l1_entry(jit, e, t->mode >> MODE_PRIVILEGE_SHIFT & 3);
     else
-        emit_load(e, T1, host_at(&jit->sites[site]));
+        emit_load_site(jit, e, site);
     if (!c->keep_flags || saved) {
         emit_rm(e, true, 0x33, T0, host_base(T1, tag));
         emit_cmp_imm(e, T0, (int32_t)(PAGE_SIZE - c->span));
@@ -257,7 +266,7 @@ static void emit_check(struct translation *t, const struct check *c)
             emit_pext(e, T1, T1, &jit->offset_mask);
             misses[miss_count++] = emit_jump_miss(e);
         }
-        emit_load(e, T1, host_at(&jit->sites[site]));
+        emit_load_site(jit, e, site);
         emit_load(e, T1, host_base(T1, host));
     }
     const uint8_t *joined = emit_here(e);

@@ -305,7 +305,7 @@ static void emit_serialize(struct translation *t, const struct tinsn *i)
     const uint8_t *poll = emit_stub_poll(t, (int64_t)i->page_offset + i->insn.length, 0);
     t->falling = false;
     emit_bytes(e, "\x0f\xae\xf0", 3); /* mfence: what was stored before is seen before what follows is loaded */
-    emit_load32(e, T1, host_at(&t->jit->cpu->quiet));
+    emit_load32(e, T1, host_near(&t->jit->cpu->quiet));
     uint8_t *attention = emit_short(e, OPCODE_JRCXZ), *over = emit_short(e, OPCODE_JMP8);
     emit_short_here(e, attention);
     emit_jmp(e, poll);

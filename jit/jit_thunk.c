@@ -342,7 +342,7 @@ struct probe jit_emit_probe(struct jit *jit, struct emitter *e)
     struct host_operand key = { .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_keys };
     struct probe probe;
 
-    emit_load32(e, T1, host_at(&jit->cpu->quiet));
+    emit_load32(e, T1, host_near(&jit->cpu->quiet));
     uint8_t *attention = emit_short(e, OPCODE_JRCXZ);
     emit_load(e, A0, host_at(&jit->salt));
     emit_lea(e, A0, host_base_index(A0, T0, 0));
@@ -373,7 +373,7 @@ static void emit_hashed_lookup(struct jit *jit, struct emitter *e)
 {
     struct host_operand entry = { .base = A0, .index = T1, .scale = 3 };
 
-    emit_load32(e, T1, host_at(&jit->cpu->quiet));
+    emit_load32(e, T1, host_near(&jit->cpu->quiet));
     uint8_t *attention = emit_short(e, OPCODE_JRCXZ);
     emit_load(e, T1, host_at(&jit->salt));
     emit_lea(e, T0, host_base_index(T0, T1, 0));

@@ -10,11 +10,14 @@ static void emit_count(struct translation *t)
 {
     struct emitter *e = &t->jit->hot;
 
+    const uint8_t *start = e->p;
+
     if (!t->jit->has_stats)
         return;
     emit_load(e, T1, host_at(&t->jit->executed));
     emit_lea(e, T1, host_base(T1, 1));
     emit_store(e, host_at(&t->jit->executed), T1);
+    t->counting_bytes += (unsigned)(e->p - start);
 }
 
 /* For the lockstep engine: leaves if the budget is spent. */
@@ -105,6 +108,7 @@ static void emit_block(struct translation *t)
     t->replay_entry = NULL;
     t->replay_count = 0;
     t->kind_set = 0;
+    t->counting_bytes = 0;
     emit_cold_header(t);
     if (t->entry_window) {
         emit_save_flags(t);
@@ -234,7 +238,7 @@ static void count_block(struct translation *t, const struct jit_block *block, ui
     jit->stats.guest_insns += t->count;
     for (unsigned n = 0; n < t->count; n++)
         jit->stats.guest_bytes += t->insns[n].insn.length;
-    jit->stats.hot_bytes += block->hot_size;
+    jit->stats.hot_bytes += block->hot_size - t->counting_bytes;
     jit->stats.cold_bytes += block->cold_size;
     if (unlikely(jit->op_stats.counts != NULL))
         for (unsigned n = 0; n < t->count; n++)

@@ -120,6 +120,7 @@ struct translation {
     unsigned call_count;
     struct insn_mark marks[BLOCK_MAX_INSNS + 1];
     uint8_t *hot_start, *cold_start;
+    unsigned counting_bytes; /* of hot code: what counts executed instructions, which the statistics leave out */
 };
 
 /* jit_decode.c */
