@@ -95,16 +95,6 @@ static struct mode_salt *salt_slot(struct jit *jit, jit_mode_t mode, uint32_t sp
     return &jit->salts[(mode ^ mode >> 3 ^ space * 7) % SALTS];
 }
 
-/* The number of (mode, space); a new one if there is none. */
-static struct mode_salt find_salt(struct jit *jit, jit_mode_t mode, uint32_t space)
-{
-    struct mode_salt *slot = salt_slot(jit, mode, space);
-
-    if (!slot->number || slot->mode != mode || slot->space != space)
-        *slot = (struct mode_salt){ jit_new_salt(jit), space, mode };
-    return *slot;
-}
-
 static void forget_access_switch(struct jit *jit)
 {
     for (unsigned ac = 0; ac < ARRAY_SIZE(jit->access_switch.sides); ac++)
@@ -120,6 +110,25 @@ static void forget_salts(struct jit *jit, bool supervisor)
         jit->system_call.valid = 0;
     if (supervisor || jit->access_switch.sides[0].current.space)
         forget_access_switch(jit);
+}
+
+/* The number of (mode, space); a new one if there is none. Entries of the jump cache tell only 65536 numbers in a row apart: when those
+ * begin again, whoever has a number needs another one. */
+static struct mode_salt find_salt(struct jit *jit, jit_mode_t mode, uint32_t space)
+{
+    struct mode_salt *slot = salt_slot(jit, mode, space);
+    uint32_t last = jit->salt_number;
+
+    if (slot->number && slot->mode == mode && slot->space == space)
+        return *slot;
+    uint32_t number = jit_new_salt(jit);
+    if ((number ^ last) >> 16) {
+        forget_salts(jit, true);
+        jit->user_stack.sp = jit->outer_stack.sp = 0;
+        jit->current.number = 0;
+    }
+    *slot = (struct mode_salt){ number, space, mode };
+    return *slot;
 }
 
 /* The number must not be relied on any more. What is set aside in outer_stack is compared with the numbers before it is taken back. */

@@ -112,6 +112,7 @@ static void set_constants(struct jit *jit)
     jit->is_low = (uintptr_t)jit + sizeof(*jit) < BIT(31);
     jit->jump_mask = JUMP_INDEX_BITS;
     jit->soft_limit = SOFT_LIMIT;
+    jit->salt_number = 0xffc0; /* so that every longer run sees them begin again */
 }
 
 static int jit_create(struct cpu *cpu, struct error *err)
