@@ -366,7 +366,7 @@ static void emit_leave_indirect(struct translation *t, bool call)
         return;
     }
     emit_store_imm(e, host_at(&jit->origin), t->block_offset | t->current);
-    struct probe probe = jit_emit_probe(jit, e);
+    struct probe probe = jit_emit_probe(jit, e, t->code64);
     emit_rm(e, false, 0xff, call ? 2 : 4, jit_probe_target(jit));
     if (!call) {
         emit_patch_rel32(probe.missed, e->delta, jit->thunk_missed);

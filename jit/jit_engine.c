@@ -18,6 +18,7 @@
 static enum step step_untranslated(struct jit *jit, bool single)
 {
     jit->stats.interpreted++;
+    jit->system_call.valid = 0; /* it may write MSRs and control registers */
     return single ? interp_step(jit->cpu) : interp_step_block(jit->cpu);
 }
 
@@ -100,6 +101,8 @@ _Static_assert(__builtin_popcountll(JUMP_INDEX_BITS) == 14 && JUMP_CACHE_SIZE ==
 static void set_constants(struct jit *jit)
 {
     jit->offset_mask = PAGE_MASK;
+    jit->half_space = 1ull << 47;
+    jit->high_mask = 0xffffull << 48;
     jit->arithmetic_mask = FLAGS_ARITH;
     jit->upper_half_mask = 0xffff800000000000ull;
     jit->mixed_half_mask = 0x1fffe; /* of 1 + bits 63:47 of an address: 0 if it is canonical */

@@ -308,6 +308,7 @@ struct jit {
     struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
     struct mode_salt current;
     uint64_t offset_mask; /* for pext: the page number */
+    uint64_t half_space, high_mask; /* an address is canonical if the bits of high_mask are 0 in its sum with half_space */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped; ~return address of its stub; or 0 */
     uint64_t t0, t1, a0, flags_ax, tmp, flags_tmp, rax, r15, saved_ax;
@@ -438,7 +439,7 @@ void jit_thunks_create(struct jit *jit);
 struct probe {
     uint8_t *missed, *attention;
 };
-struct probe jit_emit_probe(struct jit *jit, struct emitter *e);
+struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address); /* any: it may be not canonical */
 struct host_operand jit_probe_target(struct jit *jit); /* of jmp or call on a hit, if jit->is_low */
 bool jit_can_probe(const struct jit *jit);
 void jit_emit_l1_entry(struct jit *jit, struct emitter *e, unsigned privilege);

@@ -337,7 +337,7 @@ unsigned jit_jump_index(const struct jit *jit, uint64_t key)
     return (unsigned)index;
 }
 
-struct probe jit_emit_probe(struct jit *jit, struct emitter *e)
+struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address)
 {
     struct host_operand key = { .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_keys };
     struct probe probe;
@@ -349,7 +349,7 @@ struct probe jit_emit_probe(struct jit *jit, struct emitter *e)
     emit_pext(e, T1, A0, &jit->jump_mask);
     emit_load(e, T1, key);
     emit_lea(e, T1, host_base_index(T1, A0, 0));
-    uint8_t *hit = emit_short(e, OPCODE_JRCXZ);
+    uint8_t *hit = emit_short(e, OPCODE_JRCXZ), *miss = e->p;
     emit8(e, 0xe9);
     emit32(e, 0);
     probe.missed = e->p - 4;
@@ -358,7 +358,15 @@ struct probe jit_emit_probe(struct jit *jit, struct emitter *e)
     emit32(e, 0);
     probe.attention = e->p - 4;
     emit_short_here(e, hit);
-    emit_pext(e, T1, A0, &jit->jump_mask);
+    if (any_address) { /* else an address that is not canonical would do for that of another salt, whatever its privilege */
+        emit_load(e, A0, host_near(&jit->half_space));
+        emit_lea(e, A0, host_base_index(A0, T0, 0));
+        emit_pext(e, T1, A0, &jit->high_mask);
+        uint8_t *canonical = emit_short(e, OPCODE_JRCXZ), *not = emit_short(e, OPCODE_JMP8);
+        *not = (uint8_t)(miss - (not + 1));
+        emit_short_here(e, canonical);
+    }
+    emit_pext(e, T1, T0, &jit->jump_mask); /* the salt is above these bits */
     return probe;
 }
 
@@ -393,6 +401,12 @@ static void emit_hashed_lookup(struct jit *jit, struct emitter *e)
     emit_short_here(e, hit);
     emit_load(e, T1, host_at(&jit->negative_salt));
     emit_lea(e, T0, host_base_index(T0, T1, 0));
+    emit_load(e, T1, host_at(&jit->half_space)); /* canonical? */
+    emit_lea(e, T1, host_base_index(T1, T0, 0));
+    emit_bytes(e, "\x48\x0f\xc9\x0f\xb7\xc9", 6); /* bswap rcx; movzx ecx, cx */
+    uint8_t *canonical = emit_short(e, OPCODE_JRCXZ);
+    emit_jmp(e, jit->thunk_missed);
+    emit_short_here(e, canonical);
     emit_jmp_mem(e, host_base(A0, (int32_t)(offsetof(struct jit, jump_hosts) - offsetof(struct jit, jump_keys))));
 }
 
@@ -411,7 +425,7 @@ static void emit_lookup(struct jit *jit, struct emitter *e)
         emit_hashed_lookup(jit, e);
         return;
     }
-    struct probe probe = jit_emit_probe(jit, e);
+    struct probe probe = jit_emit_probe(jit, e, true);
     emit_jmp_mem(e, jit_probe_target(jit));
     emit_patch_rel32(probe.missed, e->delta, jit->thunk_missed);
     emit_patch_rel32(probe.attention, e->delta, jit->thunk_poll);
