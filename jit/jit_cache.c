@@ -495,6 +495,18 @@ static void evict(struct jit *jit, unsigned n)
     jit->stats.evictions++;
 }
 
+static void tell_of_eviction(struct jit *jit, unsigned n)
+{
+    if (likely(jit->tools == NULL))
+        return;
+    const struct share shares[] = { hot_share(jit, n), cold_share(jit, n) };
+    jit_park(jit->cpu);
+    for (unsigned i = 0; i < ARRAY_SIZE(shares); i++) {
+        struct jit_tools_code code = { jit->code.execute + shares[i].start, shares[i].end - shares[i].start };
+        jit_tools_forget_code(jit->tools, &code);
+    }
+}
+
 void jit_cache_make_room(struct jit *jit)
 {
     if (likely(jit_cache_has_room(jit)))
@@ -505,8 +517,8 @@ void jit_cache_make_room(struct jit *jit)
     }
     jit->segment = (jit->segment + 1) % jit->segment_count;
     evict(jit, jit->segment);
+    tell_of_eviction(jit, jit->segment);
     jit_cache_carve(jit);
-    tell_tools(jit);
 }
 
 /* ---- Addresses ---- */

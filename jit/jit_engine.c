@@ -131,6 +131,7 @@ static int jit_create(struct cpu *cpu, struct error *err)
         return result;
     }
     set_constants(jit);
+    jit->has_stats = log_enabled(LOG_jitstats) || log_enabled(LOG_op_stats);
     jit->hot = (struct emitter){ jit->code.write, jit->code.execute - jit->code.write };
     jit_thunks_create(jit);
     if ((result = jit_cache_create(jit, err)) < 0 || (result = jit_translate_create(jit, err)) < 0) {
@@ -141,7 +142,7 @@ static int jit_create(struct cpu *cpu, struct error *err)
     jit->return_base = (uint64_t)(uintptr_t)(jit->return_stack + RETURN_STACK_SIZE - 64);
     *(uint64_t *)jit->return_base = (uint64_t)(uintptr_t)jit->thunk_return_empty;
     jit_empty_return_stack(jit);
-    jit->has_stats = log_enabled(LOG_jitstats) || log_enabled(LOG_op_stats);
+    jit->logs_entries = log_enabled(LOG_exec);
     if (jit->has_stats && (result = jit_op_stats_create(&jit->op_stats)) < 0) {
         free_jit(jit);
         interp_engine.destroy(cpu);
@@ -158,6 +159,7 @@ static void jit_destroy(struct cpu *cpu)
 {
     struct jit *jit = jit_of(cpu);
 
+    jit->tools = NULL;    /* what they know is of use after the end */
     jit_cache_flush(jit); /* releases its pages */
     interp_engine.destroy(cpu); /* and removes the listeners of this CPU */
     free_jit(jit);

@@ -199,6 +199,7 @@ enum stub_kind {
     STUB_LOOKUP,      /* T0: address that has no entry in the jump cache */
     STUB_POLL,        /* attention at a branch: rip is in T0 */
     STUB_POLL_AT,     /* the same, rip is `distance` bytes from vpage */
+    STUB_ENTERED,     /* -d exec */
     STUB_DONE,        /* MODE_SINGLE: the block's end; rip is in T0 */
 };
 
@@ -284,7 +285,8 @@ struct iop_entry {
 
 struct jit_stats {
     uint64_t blocks, guest_insns, guest_bytes, hot_bytes, cold_bytes, translate_cycles;
-    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed, group_clones, ungrouped, loops;
+    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed, group_clones, ungrouped, loops, mispredicted;
+    uint64_t exits_by_step[STEP_EXIT + 1];
     uint64_t helpers, slow_accesses, faults, host_faults, polls, exits, parks, salts, interpreted;
     uint64_t executed; /* counted by translated code, with -d jitstats */
 };
@@ -379,9 +381,12 @@ struct jit {
     unsigned soft_limit; /* a block of so many instructions ends at the next branch */
     bool is_low; /* all of this is below 2 GiB: [register * 8 + address] can be encoded */
     bool has_bmi2, has_avx, has_stats, flush_wanted;
+    bool logs_entries; /* -d exec */
     unsigned single_limit;
     enum step exit_step;
     uint64_t fault_pc;
+    int fault_signal;
+    long long fault_registers[16]; /* as in ucontext_t, rip left out */
     struct translation *translation; /* scratch of jit_translate.c */
     struct jit_tools *tools;          /* NULL: nobody is told of new blocks */
     struct jit_op_stats op_stats;     /* counts NULL: not wanted */
@@ -521,8 +526,10 @@ bool jit_runs_once(const struct insn *insn); /* it has effects, or a result, tha
 bool jit_lockstep_withholds(struct jit *jit, const struct insn *insn);
 
 /* jit_stats.c */
+void jit_die_of_stray_fault(struct jit *jit, const struct jit_block *block) __attribute__((noreturn)); /* at cpu_rip */
 void jit_count_in_c(struct jit *jit, const struct iop *op, enum jit_in_c reason);
 void jit_report_block(struct jit *jit, const struct jit_block *block); /* to jit->tools */
+void jit_log_entry(struct jit *jit, const struct jit_block *block);   /* -d exec; at cpu_rip */
 
 /* jit_flags.c: the guest's arithmetic flags, from the instruction that produced them, whose operands are unchanged. */
 uint64_t jit_replay_flags(const struct cpu *cpu, const struct insn *insn);

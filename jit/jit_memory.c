@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "base/host_memory.h"
+#include "base/log.h"
 #include "jit/jit_sabotage.h"
 #include "jit/jit_translate.h"
 
@@ -65,8 +66,16 @@ static int map_code(struct jit *jit, uint8_t *execute, struct error *err)
 static size_t code_size(void)
 {
     const char *text = getenv("EIDOLON_CODE_CACHE");
-    size_t size = text ? strtoull(text, NULL, 0) : CODE_DEFAULT;
+    size_t size = CODE_DEFAULT;
+    char *end = NULL;
 
+    if (text) {
+        size = strtoull(text, &end, 0);
+        if (end == text || *end || *text == '-' || !size) {
+            log_warn("EIDOLON_CODE_CACHE=%s: not a number of bytes: ignored", text);
+            size = CODE_DEFAULT;
+        }
+    }
     return ALIGN_UP(MAX(MIN(size, 512 * MIB), CODE_MIN), PAGE_SIZE);
 }
 

@@ -43,8 +43,8 @@ struct jit_perf *jit_perf_open(const char *path, struct error *err)
     if (!path)
         path = standard;
     /* Anybody can put a link of this name into /tmp: it is not followed. */
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
-    perf->file = fd < 0 ? NULL : fdopen(fd, "w");
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    perf->file = fd < 0 ? NULL : fdopen(fd, "w+");
     if (!perf->file) {
         error_set(err, errno, "%s: %s", path, strerror(errno));
         if (fd >= 0)
@@ -99,5 +99,53 @@ void jit_perf_forget(struct jit_perf *perf)
     pthread_mutex_lock(&perf->lock);
     check(perf, fflush(perf->file) == 0 && ftruncate(fileno(perf->file), perf->kept) == 0 &&
                     fseek(perf->file, perf->kept, SEEK_SET) == 0);
+    pthread_mutex_unlock(&perf->lock);
+}
+
+/* What lies behind `kept`; NULL: it cannot be read. Called with the lock held. */
+static char *read_rest(struct jit_perf *perf, size_t *size)
+{
+    long end = fflush(perf->file) == 0 ? ftell(perf->file) : -1;
+    char *text = end >= perf->kept ? malloc((size_t)(end - perf->kept) + 1) : NULL;
+
+    if (!text)
+        return NULL;
+    *size = (size_t)(end - perf->kept);
+    if (fseek(perf->file, perf->kept, SEEK_SET) != 0 || fread(text, 1, *size, perf->file) != *size) {
+        free(text);
+        return NULL;
+    }
+    text[*size] = '\0';
+    return text;
+}
+
+/* Lines whose code begins in [start, end) are left out. Returns the size of the rest. */
+static size_t without(char *text, uintptr_t start, uintptr_t end)
+{
+    char *out = text;
+
+    for (char *line = text, *next; *line; line = next) {
+        uintptr_t address = strtoull(line, NULL, 16);
+        next = strchr(line, '\n');
+        next = next ? next + 1 : line + strlen(line);
+        if (address >= start && address < end)
+            continue;
+        memmove(out, line, (size_t)(next - line));
+        out += next - line;
+    }
+    return (size_t)(out - text);
+}
+
+void jit_perf_forget_code(struct jit_perf *perf, const void *code, size_t size)
+{
+    size_t length = 0;
+
+    pthread_mutex_lock(&perf->lock);
+    char *text = read_rest(perf, &length);
+    if (text)
+        length = without(text, (uintptr_t)code, (uintptr_t)code + size);
+    check(perf, text && ftruncate(fileno(perf->file), perf->kept) == 0 && fseek(perf->file, perf->kept, SEEK_SET) == 0 &&
+                    fwrite(text, 1, length, perf->file) == length);
+    free(text);
     pthread_mutex_unlock(&perf->lock);
 }

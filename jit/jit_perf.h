@@ -20,5 +20,7 @@ void jit_perf_add(struct jit_perf *perf, const void *host_code, size_t size, con
  * was there when jit_perf_keep was called last: code that is never recycled. */
 void jit_perf_keep(struct jit_perf *perf);
 void jit_perf_forget(struct jit_perf *perf);
+/* The same for code that begins in [code, code + size) only. */
+void jit_perf_forget_code(struct jit_perf *perf, const void *code, size_t size);
 
 #endif

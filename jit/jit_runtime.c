@@ -162,6 +162,7 @@ static const void *leave(struct jit *jit, enum step step)
 {
     jit->exit_step = step;
     jit->stats.exits++;
+    jit->stats.exits_by_step[step]++;
     jit_park(jit->cpu);
     return NULL;
 }
@@ -681,6 +682,12 @@ static const void *slow(struct jit *jit, const uint8_t *stub)
         settle_flags(jit, block, 0);
         jit->stats.helpers++;
         return execute_by_handler(jit, block, info->insn, JIT_IN_C_HELPER);
+    case STUB_ENTERED:
+        block = block_of(jit, info);
+        cpu->cpu_rip = rip_of(jit, block, 0);
+        jit_park(cpu);
+        jit_log_entry(jit, block);
+        return stub;
     case STUB_LOOKUP:
         return jump(jit);
     case STUB_POLL_AT:
@@ -743,7 +750,11 @@ const void *jit_fault(struct cpu *cpu, const uint8_t *unused)
     jit->stats.host_faults++;
     uint64_t faults = jit->stats.faults;
     const void *resume = execute_by_handler(jit, block, insn, JIT_IN_C_FAULT);
-    jit->stray_faults += faults == jit->stats.faults;
+    if (faults == jit->stats.faults) { /* the lockstep engine reports it as a difference */
+        jit->stray_faults++;
+        if (!jit->slices && !jit->single_block)
+            jit_die_of_stray_fault(jit, block);
+    }
     jit_load_flags(jit);
     return resume;
 }

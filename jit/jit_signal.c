@@ -55,7 +55,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
     }
     if (number == SIGSEGV && address - r->guard < r->guard_size) {
         restart_return_stack(r, user);
-    } else if (jit_signal_note_fault(r->jit, pc)) {
+    } else if (jit_signal_note_fault(r->jit, number, pc, user->uc_mcontext.gregs)) {
         user->uc_mcontext.gregs[REG_RIP] = (greg_t)r->thunk_fault;
     } else {
         jit_signal_report(r->jit, pc, user->uc_mcontext.gregs);

@@ -11,7 +11,7 @@ void jit_signal_return_stack_lost(struct jit *jit)
     jit->user_stack.sp = jit->outer_stack.sp = 0;
 }
 
-bool jit_signal_note_fault(struct jit *jit, uintptr_t pc)
+bool jit_signal_note_fault(struct jit *jit, int number, uintptr_t pc, const long long *registers)
 {
     const uint8_t *at = (const uint8_t *)pc;
     const struct jit_block *block = jit->single_block;
@@ -21,6 +21,8 @@ bool jit_signal_note_fault(struct jit *jit, uintptr_t pc)
     if (!block)
         return false;
     jit->fault_pc = pc;
+    jit->fault_signal = number;
+    memcpy(jit->fault_registers, registers, sizeof(jit->fault_registers));
     return true;
 }
 

@@ -188,6 +188,16 @@ static void recover_address(struct jit *jit, struct emitter *e, enum access_form
     }
 }
 
+/* -d jitstats. RAX is free. */
+static void emit_count_misprediction(struct jit *jit, struct emitter *e)
+{
+    if (!jit->has_stats)
+        return;
+    emit_load(e, HOST_RAX, host_at(&jit->stats.mispredicted));
+    emit_lea(e, HOST_RAX, host_base(HOST_RAX, 1));
+    emit_store(e, host_at(&jit->stats.mispredicted), HOST_RAX);
+}
+
 /* A site's prediction failed: looks into the L1 TLB by hash. On return T0 is the offset in the page, T1 the host page, and
  * the site predicts the entry. If it is not there, or the access crosses the page: C; a group that crosses returns to its alternative, behind
  * the stub's jump. */
@@ -201,6 +211,7 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     flags_to_ax(e);
     emit_store(e, host_at(&jit->flags_ax), HOST_RAX);
     emit_store(e, host_at(&jit->r15), HOST_R15);
+    emit_count_misprediction(jit, e);
     emit_load(e, HOST_R15, host_base(HOST_RSP, 0));
     recover_address(jit, e, form, tag);
     emit_mov_rr(e, T1, T0);
@@ -280,6 +291,7 @@ static const uint8_t *emit_short_access(struct jit *jit, struct emitter *e, bool
     };
 
     emit_store(e, host_at(&jit->rax), HOST_RAX);
+    emit_count_misprediction(jit, e);
     emit_rm(e, true, 0x33, T0, host_base(T1, tag));
     jit_emit_l1_entry(jit, e, privilege);
     emit_load(e, HOST_RAX, host_base(HOST_RSP, 0));

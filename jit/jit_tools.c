@@ -251,3 +251,9 @@ void jit_tools_forget_blocks(struct jit_tools *tools)
     if (tools->perf) /* the jitdump has times */
         jit_perf_forget(tools->perf);
 }
+
+void jit_tools_forget_code(struct jit_tools *tools, const struct jit_tools_code *code)
+{
+    if (tools->perf)
+        jit_perf_forget_code(tools->perf, code->address, code->size);
+}

@@ -43,6 +43,7 @@ struct jit_tools_block {
 void jit_tools_add_block(struct jit_tools *tools, struct cpu *cpu, const struct jit_tools_block *block);
 /* The code cache was emptied: what blocks were told of is gone, and its memory will be used again. */
 void jit_tools_forget_blocks(struct jit_tools *tools);
+void jit_tools_forget_code(struct jit_tools *tools, const struct jit_tools_code *code); /* a part of it */
 /* Code that belongs to no block and stays: "eidolon:NAME". Before the first block. */
 void jit_tools_add_code(struct jit_tools *tools, const struct jit_tools_code *code, const char *name);
 

@@ -20,6 +20,18 @@ static void emit_count(struct translation *t)
     t->counting_bytes += (unsigned)(e->p - start);
 }
 
+/* -d exec: C prints a line. */
+static void emit_entry_log(struct translation *t)
+{
+    struct jit *jit = t->jit;
+
+    if (likely(!jit->logs_entries) || t->mode & MODE_SINGLE)
+        return;
+    t->current = 0;
+    emit_jmp(&jit->hot, emit_stub(t, STUB_ENTERED, jit->thunk_slow));
+    emit_jmp(&jit->cold, emit_here(&jit->hot));
+}
+
 /* For the lockstep engine: leaves if the budget is spent. */
 static void emit_budget(struct translation *t)
 {
@@ -114,6 +126,7 @@ static void emit_block(struct translation *t)
         emit_save_flags(t);
         t->replay_entry = e->p;
     }
+    emit_entry_log(t);
     emit_budget(t);
     for (t->current = 0; t->current < t->count; t->current++) {
         struct tinsn *i = &t->insns[t->current];

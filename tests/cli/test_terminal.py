@@ -60,6 +60,7 @@ class Session:
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                self.read_rest()
                 return os.waitstatus_to_exitcode(status)
             ready, _, _ = select.select([self.master], [], [], 0.02)
             if ready:
@@ -70,6 +71,14 @@ class Session:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         return None
+
+    def read_rest(self):
+        """What it printed last may still be on its way through the terminal."""
+        while select.select([self.master], [], [], 0.1)[0]:
+            try:
+                self.output += os.read(self.master, 4096)
+            except OSError:
+                return
 
     def is_raw(self):
         return not attributes(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)

@@ -3,6 +3,7 @@
 
     lockstep_test.py boot              a whole Linux boot: no difference, and nearly every instruction compared
     lockstep_test.py short             the same up to the kernel's first lines
+    lockstep_test.py crash             a fault of translated code that is not the guest's ends with guest and host context
     lockstep_test.py catches [BUG...]  bugs built into the translator on purpose are reported, each in the way that it shows
 
 --engine lockstep-blocks does the same with blocks that are not chained.
@@ -13,6 +14,7 @@ import dataclasses
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +54,7 @@ BUGS = [
     Bug("stored-comparison", [rf"{HOST_MEMORY}|^\* gpa "]),
     Bug("lost-vector", [r"^\* zmm\d+"]),
     Bug("lost-exception", [r"interpreter: .*vector"]),
+    Bug("host-fault", [HOST_MEMORY]),
     Bug("lost-handler", [r"^\* rdi", r"^\* gpa "]),
 ]
 
@@ -154,18 +157,30 @@ def test_catches(options, names):
     return good
 
 
+def test_crash(options):
+    """The jit engine alone: host code that faults where the guest's instruction does not ends with both contexts, never in silence."""
+    options.engine = "jit"
+    text, status = run(bare_metal(options, "system"), 120, environment={"EIDOLON_JIT_BREAK": "host-fault"})
+    problems = [] if status == -signal.SIGABRT else [f"exit status {status}, expected to be ended by SIGABRT"]
+    for pattern in [r"^eidolon: fault in translated code at [0-9a-f]{16}, guest code page [0-9a-f]{16}", r"host registers: .* rsp=[0-9a-f]{16}",
+                    r"host signal 4 in the block at guest-physical", r"^RIP=[0-9a-f]{16} RFL=", r"^CR0=", r"this is a bug in Eidolon's translator"]:
+        if not re.search(pattern, text, re.M):
+            problems.append(f"not in the report: {pattern}")
+    return finish("crash", text, problems)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--eidolon", default="build/eidolon")
     parser.add_argument("--engine", default="lockstep", choices=["lockstep", "lockstep-blocks"])
     parser.add_argument("--guest", default="build/guest", help="folder of the Linux images")
     parser.add_argument("--images", default="build/tests/guest", help="folder of the bare-metal images")
-    parser.add_argument("test", choices=["boot", "short", "catches"])
+    parser.add_argument("test", choices=["boot", "short", "catches", "crash"])
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     if options.test == "catches":
         return 0 if test_catches(options, options.names) else 1
-    return 0 if {"boot": test_boot, "short": test_short}[options.test](options) else 1
+    return 0 if {"boot": test_boot, "short": test_short, "crash": test_crash}[options.test](options) else 1
 
 
 if __name__ == "__main__":
