@@ -240,7 +240,9 @@ ROWS = [
          "soundness_access/soundness-03-edge-*-absent-rmw", "soundness_access/soundness-03-edge-user-*-supervisor-rmw",
          "soundness_groups/soundness-04-random-groups-*-absent",
          "soundness_groups/soundness-04-random-groups-user-second-supervisor",
-         "soundness_groups/soundness-02-random-groups-compatibility"],
+         "soundness_groups/soundness-02-random-groups-compatibility",
+         "soundness_loops/soundness-04-loops-*-absent-*", "soundness_loops/soundness-04-loops-second-supervisor-*",
+         "soundness_loops_events/soundness-04-loops-remapped-read-modify-write-kernel"],
     ),
     Row(
         "faults by reserved bits have P = 0 (SDM Vol. 3A 4.7: RSVD implies P)",
