@@ -1,7 +1,7 @@
 /* The jit engine: life, and the run loop around translated code.
  *
- * The interpreter lies beneath: it executes what is not translated (16-bit and segmented code, single steps, instructions
- * that cross a page end), and its handlers execute single instructions for the translator.
+ * The interpreter lies beneath: it executes what is not translated (16-bit and segmented code, single
+ * steps), and its handlers execute single instructions for the translator.
  *
  * The vCPU's thread, with the vector state parked. */
 #include <errno.h>

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/log.h"
 #include "mmu/mmu_internal.h"
 
 /* struct tlb_info: bits below the page's address */
@@ -377,8 +378,14 @@ int tlb_init(struct mmu *mmu, struct error *err)
     for (unsigned array = 0; array < TLB_EXEC_ARRAYS; array++)
         for (unsigned index = 0; index < MMU_L1_EXEC_SIZE; index++)
             exec_clear(mmu, array, index);
-    if (limit)
-        mmu_set_l1_limit(mmu, (unsigned)strtoul(limit, NULL, 10));
+    if (limit) {
+        char *end;
+        unsigned long entries = strtoul(limit, &end, 10);
+        if (end == limit || *end || *limit == '-')
+            log_warn("EIDOLON_L1_ENTRIES=%s: not a number of entries: ignored", limit);
+        else
+            mmu_set_l1_limit(mmu, (unsigned)MIN(entries, (unsigned long)TLB_LIMIT_MAX));
+    }
     return 0;
 }
 
