@@ -266,7 +266,7 @@ enum { HABIT_HASHED = 1, /* not predicted */ HABIT_ALONE = 2 /* leads no group *
 #define ADDEND_SLOTS  8
 #define RETURN_STACK_SIZE (256 * KIB)
 #define RETURN_FRAME      16 /* ~guest address, host address; the guard page begins at a multiple, so that it is met by the push, never by the call */
-#define CODE_DEFAULT  (28 * MIB)
+#define CODE_DEFAULT  (27 * MIB)
 #define SEGMENTS_MAX  8
 #define SEGMENT_MIN   (128 * KIB)
 #define PAGES_MAX     65536 /* with code */

@@ -51,14 +51,15 @@ void jit_park(struct cpu *cpu)
         return;
     cpu->vectors_live = false;
     jit->stats.parks++;
-    /* The xmm part of the guest's image is not used, but stays as it is. */
     __asm__ volatile("fxsave64 %0" : "=m"(image));
-    __builtin_memcpy(&state->fx, image, offsetof(struct fxsave_area, xmm));
-    state->fx.fip = state->fx.fdp = 0; /* the host's addresses are no business of the guest's */
     if (jit->has_avx)
         save_ymm(state->vec);
     else
         save_xmm(state->vec);
+    __asm__ volatile("" : : : "memory"); /* where vector registers may be used (sanitizers), they may be from here on */
+    /* The xmm part of the guest's image is not used, but stays as it is. */
+    __builtin_memcpy(&state->fx, image, offsetof(struct fxsave_area, xmm));
+    state->fx.fip = state->fx.fdp = 0; /* the host's addresses are no business of the guest's */
     if (state->fx.ftw || state->fx.fcw != FCW_DEFAULT || (state->fx.fsw & 0xff))
         __asm__ volatile("fninit");
     if ((state->fx.mxcsr & ~MXCSR_STICKY) != MXCSR_DEFAULT) {
