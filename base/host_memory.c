@@ -90,15 +90,21 @@ static bool whole_pages(void **base, size_t *size)
     return true;
 }
 
+/* If it fails, the pages come one by one. */
+static void populate(void *base, size_t size, int advice)
+{
+    if (whole_pages(&base, &size))
+        madvise(base, size, advice);
+}
+
 void host_memory_will_write(void *base, size_t size)
 {
-#ifdef MADV_POPULATE_WRITE
-    if (whole_pages(&base, &size))
-        madvise(base, size, MADV_POPULATE_WRITE); /* if it fails, the pages come one by one */
-#else
-    (void)base;
-    (void)size;
-#endif
+    populate(base, size, 23); /* MADV_POPULATE_WRITE, Linux 5.14; older C libraries do not name it */
+}
+
+void host_memory_will_read(void *base, size_t size)
+{
+    populate(base, size, 22); /* MADV_POPULATE_READ */
 }
 
 void host_memory_prefer_huge(void *base, size_t size)

@@ -17,6 +17,8 @@ int host_memory_memfd(struct host_region *region, const char *name, size_t size,
 int host_memory_anonymous(struct host_region *region, size_t size, struct error *err);
 /* All of it will be written soon: its pages are made at once, which is several times faster than one fault for each. */
 void host_memory_will_write(void *base, size_t size);
+/* The same for reading and executing. */
+void host_memory_will_read(void *base, size_t size);
 /* Private memory that will be written from end to end: in huge pages, if the host has them. */
 void host_memory_prefer_huge(void *base, size_t size);
 /* Memory of ours that holds pointers to what malloc gave: a leak checker looks into it. Nothing happens without one. */

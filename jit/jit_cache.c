@@ -7,6 +7,7 @@
  *
  * A page of guest memory that holds translated bytes is acquired before they are read, so that writes to it are told.
  * vCPU thread only. */
+#include "base/host_memory.h"
 #include "jit/jit_internal.h"
 
 /* ---- Segments ---- */
@@ -507,8 +508,47 @@ static void tell_of_eviction(struct jit *jit, unsigned n)
     }
 }
 
+#define POPULATE_STEP   (128 * KIB)
+#define POPULATE_BEFORE (16 * KIB)
+
+/* Where the next block goes, pages are there already: many at once cost a fraction of a fault for each, and code has two views. The
+ * first time around only; nothing is ever given back. */
+static bool populate(size_t *populated, size_t at, size_t end, size_t *start, size_t *size)
+{
+    if (likely(at + POPULATE_BEFORE <= *populated) || *populated >= end)
+        return false;
+    *start = MAX(*populated, ALIGN_DOWN(at, PAGE_SIZE));
+    *size = MIN(POPULATE_STEP, end - *start);
+    *populated = *start + *size;
+    return true;
+}
+
+static void populate_code(struct jit *jit, size_t *populated, size_t at, size_t end)
+{
+    size_t start, size;
+
+    if (likely(!populate(populated, at, end, &start, &size)))
+        return;
+    jit_park(jit->cpu);
+    host_memory_will_write(jit->code.write + start, size);
+    host_memory_will_read((void *)(uintptr_t)(jit->code.execute + start), size);
+}
+
+static void populate_next(struct jit *jit)
+{
+    size_t start, size;
+
+    populate_code(jit, &jit->populated.hot, (size_t)(jit->hot.p - jit->code.write), jit->code.hot_size);
+    populate_code(jit, &jit->populated.cold, (size_t)(jit->cold.p - jit->code.write), jit->code.size);
+    if (unlikely(populate(&jit->populated.arena, jit->arena_used, jit->arena_size, &start, &size))) {
+        jit_park(jit->cpu);
+        host_memory_will_write(jit->arena + start, size);
+    }
+}
+
 void jit_cache_make_room(struct jit *jit)
 {
+    populate_next(jit);
     if (likely(jit_cache_has_room(jit)))
         return;
     if (jit->page_count + 2 >= PAGES_MAX || jit->segment_count == 1) {

@@ -367,6 +367,9 @@ struct jit {
         size_t arena, sites, blocks;
     } segment_end;
     uint32_t block_counts[SEGMENTS_MAX]; /* in by_code */
+    struct {
+        size_t hot, cold, arena;
+    } populated; /* up to these offsets the host's pages are there */
     uint64_t generation; /* grows whenever blocks are dropped for lack of room, or all are */
     uint64_t exec_global_generation; /* of the mmu, that salts belong to */
     uint32_t salt_number;
