@@ -380,7 +380,8 @@ static bool unseen_from(const struct translation *t, unsigned from)
 {
     for (unsigned n = from; n < t->count; n++) {
         const struct tinsn *i = &t->insns[n];
-        if (needs_flags(i) || i->has_memory || (i->kind != KIND_NATIVE && i->kind != KIND_LEA && i->kind != KIND_NOTHING))
+        if (needs_flags(i) || i->has_memory ||
+            (i->kind != KIND_NATIVE && i->kind != KIND_LEA && i->kind != KIND_NOTHING))
             return false;
         if (i->kind == KIND_NATIVE && (i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
                                        i->insn.row->exception_class != EXC_NONE))
@@ -469,8 +470,8 @@ static bool find_entry_window(struct translation *t, unsigned at)
 
 struct flag_plan {
     bool in_host;
-    bool from_entry;    /* the flags are those of the entry */
-    uint8_t elsewhere;  /* FLAGS_SAVED, FLAGS_ENTRY: where they are if not in the host's register; 0: `source` */
+    bool from_entry;   /* the flags are those of the entry */
+    uint8_t elsewhere; /* FLAGS_SAVED, FLAGS_ENTRY: where they are if not in the host's register; 0: `source` */
     unsigned source;
     uint16_t registers; /* not 0: `source` can be worked out */
 };
@@ -513,7 +514,8 @@ static void plan_flags(struct translation *t)
             p.in_host = true;
             p.elsewhere = 0;
         }
-        if (p.registers && !i->again && !(i->kind == KIND_CALL && (p.registers >> REG_RSP & 1)) && i->kind != KIND_LOOP) {
+        if (p.registers && !i->again && !(i->kind == KIND_CALL && (p.registers >> REG_RSP & 1)) &&
+            i->kind != KIND_LOOP) {
             i->exit_source = (uint8_t)(p.source + 1);
             i->exit_registers = p.registers;
         }

@@ -70,7 +70,8 @@ static bool take_stack_back(struct jit *jit, struct kept_stack *kept, const stru
 static void change_stack(struct jit *jit, const struct mode_salt *from, const struct mode_salt *to)
 {
     bool was_user = jit_mode_cpl(from->mode) == 3, is_user = jit_mode_cpl(to->mode) == 3;
-    unsigned from_privilege = from->mode >> MODE_PRIVILEGE_SHIFT & 3, to_privilege = to->mode >> MODE_PRIVILEGE_SHIFT & 3;
+    unsigned from_privilege = from->mode >> MODE_PRIVILEGE_SHIFT & 3,
+             to_privilege = to->mode >> MODE_PRIVILEGE_SHIFT & 3;
 
     if (was_user && !is_user) {
         jit->outer_stack.sp = 0;

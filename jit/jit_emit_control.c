@@ -90,8 +90,7 @@ static bool can_be_far(const struct translation *t, int64_t page_offset)
 static void emit_far(struct translation *t, struct emitter *e, int64_t page_offset, const uint8_t *poll)
 {
     struct jit *jit = t->jit;
-    struct exit_site link = { .page_offset = (uint16_t)(page_offset & 0xfff),
-                              .flag_registers = kind_registers(t) };
+    struct exit_site link = { .page_offset = (uint16_t)(page_offset & 0xfff), .flag_registers = kind_registers(t) };
     uint8_t *attention = NULL;
 
     link.counter = jit->site_count++;

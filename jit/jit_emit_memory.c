@@ -151,11 +151,14 @@ static void emit_flags_restored(struct translation *t, struct emitter *e)
 }
 
 /* The call out of line; is_inline: code before it falls into it. */
-static const uint8_t *emit_access_call(struct translation *t, const struct check *c, unsigned site, enum access_form form, bool is_inline)
+static const uint8_t *emit_access_call(struct translation *t, const struct check *c, unsigned site,
+                                       enum access_form form, bool is_inline)
 {
     const struct tinsn *i = &t->insns[t->current];
     struct stub_access access = {
-        .kind = c->group ? (c->write ? STUB_GROUP_WRITE : STUB_GROUP_READ) : c->write ? STUB_WRITE : STUB_READ,
+        .kind = c->group   ? (c->write ? STUB_GROUP_WRITE : STUB_GROUP_READ)
+                : c->write ? STUB_WRITE
+                           : STUB_READ,
         .site = site,
         .span = c->span,
         .thunk = t->jit->thunk_access[c->write][form][t->mode >> MODE_PRIVILEGE_SHIFT & 3],
@@ -163,21 +166,23 @@ static const uint8_t *emit_access_call(struct translation *t, const struct check
 
     if (c->group) {
         access.group_first = (unsigned)(i->group_offset - t->groups[i->group].low);
-        access.kind |= (group_has_alternative(t) ? STUB_HAS_ALTERNATIVE : 0u) | (i->first_reads ? STUB_FIRST_READS : 0u);
+        access.kind |=
+            (group_has_alternative(t) ? STUB_HAS_ALTERNATIVE : 0u) | (i->first_reads ? STUB_FIRST_READS : 0u);
     }
     return emit_stub_access(t, &access, is_inline);
 }
 
 /* The cold half: `jumps` are the places of the hot branches' rel32. */
-static void emit_miss(struct translation *t, const struct check *c, unsigned site, uint8_t *const *jumps, unsigned jump_count,
-                      enum access_form form, const uint8_t *joined)
+static void emit_miss(struct translation *t, const struct check *c, unsigned site, uint8_t *const *jumps,
+                      unsigned jump_count, enum access_form form, const uint8_t *joined)
 {
     struct jit *jit = t->jit;
     struct emitter *e = &jit->cold;
     const uint8_t *missed = emit_here(e);
 
     if (form == FORM_ADDRESS) { /* without flag-free checks: T1 is the entry still */
-        emit_rm(e, true, 0x33, T0, host_base(T1, c->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r)));
+        emit_rm(e, true, 0x33, T0,
+                host_base(T1, c->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r)));
         emit_flags_restored(t, e);
         emit_access_call(t, c, site, form, true);
     } else {

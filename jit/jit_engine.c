@@ -159,8 +159,8 @@ static void jit_destroy(struct cpu *cpu)
 {
     struct jit *jit = jit_of(cpu);
 
-    jit->tools = NULL;    /* what they know is of use after the end */
-    jit_cache_flush(jit); /* releases its pages */
+    jit->tools = NULL;          /* what they know is of use after the end */
+    jit_cache_flush(jit);       /* releases its pages */
     interp_engine.destroy(cpu); /* and removes the listeners of this CPU */
     free_jit(jit);
     cpu->engine_data = NULL;

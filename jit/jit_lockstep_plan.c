@@ -48,7 +48,8 @@ static unsigned count_instructions(const uint8_t *bytes, size_t available, enum 
                 *reason = once;
             break;
         }
-        if (status == DECODE_OK && (uses_undefined(&insn, &undefined) || (count && lockstep_stores_x87_pointers(&insn))))
+        if (status == DECODE_OK &&
+            (uses_undefined(&insn, &undefined) || (count && lockstep_stores_x87_pointers(&insn))))
             break;
         count++;
         at += insn.length;

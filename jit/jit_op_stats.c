@@ -94,7 +94,8 @@ static void print_totals(const struct jit_op_stats *stats, enum log_category cat
                total.translated, in_c, total.in_c[JIT_IN_C_HELPER], total.in_c[JIT_IN_C_SLOW_ACCESS],
                total.in_c[JIT_IN_C_FAULT]);
     if (stats->executed)
-        log_vprint(category, "that is %.4f %% of %" PRIu64 " instructions executed; those of untranslated code come on top\n",
+        log_vprint(category,
+                   "that is %.4f %% of %" PRIu64 " instructions executed; those of untranslated code come on top\n",
                    100.0 * (double)in_c / (double)stats->executed, stats->executed);
 }
 

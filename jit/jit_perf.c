@@ -144,8 +144,8 @@ void jit_perf_forget_code(struct jit_perf *perf, const void *code, size_t size)
     char *text = read_rest(perf, &length);
     if (text)
         length = without(text, (uintptr_t)code, (uintptr_t)code + size);
-    check(perf, text && ftruncate(fileno(perf->file), perf->kept) == 0 && fseek(perf->file, perf->kept, SEEK_SET) == 0 &&
-                    fwrite(text, 1, length, perf->file) == length);
+    check(perf, text && ftruncate(fileno(perf->file), perf->kept) == 0 &&
+                    fseek(perf->file, perf->kept, SEEK_SET) == 0 && fwrite(text, 1, length, perf->file) == length);
     free(text);
     pthread_mutex_unlock(&perf->lock);
 }

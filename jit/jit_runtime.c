@@ -112,7 +112,8 @@ static void note_entry(struct jit *jit, const struct jit_block *block)
     struct cpu *cpu = jit->cpu;
 
     jit_sync_context(jit); /* the cache may have been dropped, execute mappings be new */
-    if (jit_mode_cpl(jit->current.mode) != 3 && !jit->supervisor_local && !mmu_exec_is_global(&cpu->mmu, cpu->cpu_rip)) {
+    if (jit_mode_cpl(jit->current.mode) != 3 && !jit->supervisor_local &&
+        !mmu_exec_is_global(&cpu->mmu, cpu->cpu_rip)) {
         jit_supervisor_is_local(jit);
     }
     jit_note_view(jit, block->gpa, cpu->cpu_rip);
@@ -224,7 +225,7 @@ static uint64_t flags_of_replay(const struct jit *jit, const struct jit_block *b
 
 /* ---- Records of stubs ---- */
 
-#define RECORD_OF(stub, type) ((const type *)((stub) - STUB_CALL_SIZE - sizeof(type)))
+#define RECORD_OF(stub, type) ((const type *)((stub)-STUB_CALL_SIZE - sizeof(type)))
 
 static uint32_t block_offset_of(const struct stub_info *info)
 {
@@ -530,7 +531,8 @@ static struct jit_block *try_loop(struct jit *jit, struct jit_block *block, cons
 }
 
 /* The target is an instruction that lies in two pages: the link leads to a look-up from now on. */
-static void link_by_lookup(struct jit *jit, const struct jit_block *block, const struct link *link, const struct stub_info *info)
+static void link_by_lookup(struct jit *jit, const struct jit_block *block, const struct link *link,
+                           const struct stub_info *info)
 {
     struct emitter *e = &jit->cold;
     const uint8_t *start = emit_here(e);

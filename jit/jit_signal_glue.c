@@ -43,7 +43,7 @@ static char *append_hex(char *out, uint64_t value)
 /* What was going on when the translator itself went wrong: guest and host context, a line each. */
 void jit_signal_report(const struct jit *jit, uintptr_t pc, const long long *registers)
 {
-    static const char names[][6] = { " r8=", " r9=", " r10=", " r11=", " r12=", " r13=", " r14=", " r15=",
+    static const char names[][6] = { " r8=",  " r9=",  " r10=", " r11=", " r12=", " r13=", " r14=", " r15=",
                                      " rdi=", " rsi=", " rbp=", " rbx=", " rdx=", " rax=", " rcx=", " rsp=" };
     char text[1024], *out = text;
 

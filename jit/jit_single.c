@@ -33,8 +33,8 @@ static enum step translate_and_run(struct jit *jit, const struct mmu_target *tar
 
     jit_page_acquire(jit, target->gpa);
     size_t used = jit->arena_used;
-    struct jit_block *block = jit_translate(jit, target->gpa, target->host, PAGE_SIZE - (target->gpa & ~PAGE_MASK), mode,
-                                            max_instructions);
+    struct jit_block *block =
+        jit_translate(jit, target->gpa, target->host, PAGE_SIZE - (target->gpa & ~PAGE_MASK), mode, max_instructions);
     if (block)
         step = jit_enter_single(jit, block, executed);
     jit->hot = hot;

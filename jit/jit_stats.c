@@ -46,10 +46,13 @@ void jit_die_of_stray_fault(struct jit *jit, const struct jit_block *block)
 
     jit_park(cpu);
     jit_signal_report(jit, jit->fault_pc, jit->fault_registers);
-    log_print(LOG_cpu_reset, "eidolon: host signal %d in the block at guest-physical %llx, host code %x to %x. The state behind the instruction:\n",
+    log_print(LOG_cpu_reset,
+              "eidolon: host signal %d in the block at guest-physical %llx, host code %x to %x. The state behind the "
+              "instruction:\n",
               jit->fault_signal, (unsigned long long)block->gpa, block->hot, block->hot + block->hot_size);
     cpu_log_state(cpu, LOG_cpu_reset);
-    log_print(LOG_cpu_reset, "eidolon: a fault of translated code that the guest's code does not have: this is a bug in Eidolon's translator; "
+    log_print(LOG_cpu_reset, "eidolon: a fault of translated code that the guest's code does not have: this is a bug "
+                             "in Eidolon's translator; "
                              "-accel lockstep may find its cause, -accel interp does without it\n");
     fflush(NULL);
     abort();
@@ -61,7 +64,8 @@ void jit_log_entry(struct jit *jit, const struct jit_block *block)
     char name[JIT_TOOLS_NAME_SIZE] = "";
 
     if (jit->tools)
-        jit_tools_block_name(jit->tools, jit->cpu, cpu->cpu_rip, block->gpa, jit_mode_cpl(block->mode) == 3, name, sizeof(name));
+        jit_tools_block_name(jit->tools, jit->cpu, cpu->cpu_rip, block->gpa, jit_mode_cpl(block->mode) == 3, name,
+                             sizeof(name));
     log_event(exec, "vCPU %u: %016llx %s\n", cpu->index, (unsigned long long)cpu->cpu_rip, name);
 }
 
@@ -74,8 +78,9 @@ static double per(uint64_t a, uint64_t b)
 static void log_exits(const struct cpu *cpu, const struct jit_stats *s)
 {
     static const char *const causes[] = {
-        [STEP_NEXT] = "attention",   [STEP_FAULT] = "fault",       [STEP_BRANCH] = "nothing translated", [STEP_END] = "state changed",
-        [STEP_REPEAT] = "repeat",    [STEP_RESYNC] = "resync",  [STEP_HALT] = "halt",          [STEP_EXIT] = "shutdown",
+        [STEP_NEXT] = "attention",    [STEP_FAULT] = "fault",   [STEP_BRANCH] = "nothing translated",
+        [STEP_END] = "state changed", [STEP_REPEAT] = "repeat", [STEP_RESYNC] = "resync",
+        [STEP_HALT] = "halt",         [STEP_EXIT] = "shutdown",
     };
 
     log_vprint(LOG_jitstats, "vCPU %u: exits %llu:", cpu->index, (unsigned long long)s->exits);
@@ -89,9 +94,10 @@ static void log_counters(const struct cpu *cpu, const struct jit *jit)
 {
     const struct jit_stats *s = &jit->stats;
 
-    log_vprint(LOG_jitstats, "vCPU %u: %llu blocks of %.1f instructions and %.1f bytes; hot %.2f, cold %.2f bytes a guest byte\n",
-               cpu->index, (unsigned long long)s->blocks, per(s->guest_insns, s->blocks), per(s->guest_bytes, s->blocks),
-               per(s->hot_bytes, s->guest_bytes), per(s->cold_bytes, s->guest_bytes));
+    log_vprint(LOG_jitstats,
+               "vCPU %u: %llu blocks of %.1f instructions and %.1f bytes; hot %.2f, cold %.2f bytes a guest byte\n",
+               cpu->index, (unsigned long long)s->blocks, per(s->guest_insns, s->blocks),
+               per(s->guest_bytes, s->blocks), per(s->hot_bytes, s->guest_bytes), per(s->cold_bytes, s->guest_bytes));
     double ns = (double)s->translate_cycles * 1e6 / (double)cpu->clock->tsc_khz;
     log_vprint(LOG_jitstats, "vCPU %u: translating %.0f ns an instruction, %.1f ms in all\n", cpu->index,
                ns / (double)MAX(s->guest_insns, 1u), ns / 1e6);
@@ -120,7 +126,8 @@ static void log_counters(const struct cpu *cpu, const struct jit *jit)
 #undef LINE
     log_exits(cpu, s);
     uint64_t in_c = s->helpers + s->slow_accesses + s->host_faults + cpu->stats.instructions;
-    log_vprint(LOG_jitstats, "vCPU %u: executed %llu instructions, %llu of them in C (%.4f %%), %llu of those interpreted\n",
+    log_vprint(LOG_jitstats,
+               "vCPU %u: executed %llu instructions, %llu of them in C (%.4f %%), %llu of those interpreted\n",
                cpu->index, (unsigned long long)(jit->executed + cpu->stats.instructions), (unsigned long long)in_c,
                100 * per(in_c, jit->executed + cpu->stats.instructions), (unsigned long long)cpu->stats.instructions);
 }

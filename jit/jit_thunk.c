@@ -153,7 +153,7 @@ void jit_emit_l1_entry(struct jit *jit, struct emitter *e, unsigned privilege)
     emit_mov_rr(e, T1, T0);
     emit_bytes(e, "\x48\xc1\xe9", 3); /* shr rcx, 12 */
     emit8(e, MMU_L1_BITS);
-    emit_rr(e, true, 0x33, T1, T0);    /* xor rcx, r11 */
+    emit_rr(e, true, 0x33, T1, T0);   /* xor rcx, r11 */
     emit_bytes(e, "\x48\xc1\xe9", 3); /* shr rcx, 7: index * 32 */
     emit8(e, PAGE_SHIFT - 5);
     emit_bytes(e, "\x81\xe1", 2); /* and ecx, 4095 * 32 */
@@ -201,7 +201,8 @@ static void emit_count_misprediction(struct jit *jit, struct emitter *e)
 /* A site's prediction failed: looks into the L1 TLB by hash. On return T0 is the offset in the page, T1 the host page, and
  * the site predicts the entry. If it is not there, or the access crosses the page: C; a group that crosses returns to its alternative, behind
  * the stub's jump. */
-static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write, enum access_form form, unsigned privilege)
+static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write, enum access_form form,
+                                  unsigned privilege)
 {
     const uint8_t *start = emit_here(e);
     int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
@@ -225,7 +226,7 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     emit8(e, 0xe8);
     emit8(e, MMU_L1_BITS);
     emit_rr(e, true, 0x33, T1, HOST_RAX); /* xor rcx, rax */
-    emit8(e, 0x81); /* and ecx, 1023 * 32 */
+    emit8(e, 0x81);                       /* and ecx, 1023 * 32 */
     emit8(e, 0xe1);
     emit32(e, (MMU_L1_SIZE - 1) << 5);
     emit_lea(e, HOST_RAX, host_at(&jit->cpu->mmu.l1[privilege]));
@@ -285,7 +286,9 @@ static const uint8_t *emit_short_access(struct jit *jit, struct emitter *e, bool
     int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
     int32_t host = write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
     int32_t info = -(int32_t)(STUB_CALL_SIZE + sizeof(struct access_info));
-    struct host_operand site = { .base = HOST_NONE, .index = HOST_RAX, .scale = 3, .disp = (int32_t)(uintptr_t)jit->sites };
+    struct host_operand site = {
+        .base = HOST_NONE, .index = HOST_RAX, .scale = 3, .disp = (int32_t)(uintptr_t)jit->sites
+    };
     struct host_operand misses = {
         .base = HOST_NONE, .index = HOST_RAX, .scale = 1, .disp = (int32_t)(uintptr_t)jit->site_misses
     };
@@ -351,7 +354,9 @@ unsigned jit_jump_index(const struct jit *jit, uint64_t key)
 
 struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address)
 {
-    struct host_operand key = { .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_keys };
+    struct host_operand key = {
+        .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_keys
+    };
     struct probe probe;
 
     emit_load32(e, T1, host_near(&jit->cpu->quiet));
@@ -375,7 +380,7 @@ struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address
         emit_lea(e, A0, host_base_index(A0, T0, 0));
         emit_pext(e, T1, A0, &jit->high_mask);
         uint8_t *canonical = emit_short(e, OPCODE_JRCXZ), *not = emit_short(e, OPCODE_JMP8);
-        *not = (uint8_t)(miss - (not + 1));
+        *not = (uint8_t)(miss - (not +1));
         emit_short_here(e, canonical);
     }
     emit_pext(e, T1, T0, &jit->jump_mask); /* the salt is above these bits */
@@ -384,9 +389,8 @@ struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address
 
 struct host_operand jit_probe_target(struct jit *jit)
 {
-    return (struct host_operand){
-        .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_hosts
-    };
+    return (
+        struct host_operand){ .base = HOST_NONE, .index = T1, .scale = 3, .disp = (int32_t)(uintptr_t)jit->jump_hosts };
 }
 
 static void emit_hashed_lookup(struct jit *jit, struct emitter *e)
@@ -462,7 +466,7 @@ static void emit_far(struct jit *jit, struct emitter *e)
     emit_lea32(e, T1, host_base(T1, -1));
     emit_store32(e, host_base(A0, 0), T1);
     emit_load(e, A0, host_base(HOST_RSP, 0)); /* the origin: this stub */
-    emit_bytes(e, "\x49\xf7\xd7", 3);        /* not r15 */
+    emit_bytes(e, "\x49\xf7\xd7", 3);         /* not r15 */
     emit_lea(e, HOST_RSP, host_base(HOST_RSP, 8));
     emit_jmp(e, jit->thunk_lookup);
     emit_short_here(e, link);
