@@ -108,6 +108,8 @@ static bool needs_handler(const struct translation *t, const struct tinsn *i)
         return true;
     if (!class_allowed(row, t->mode) || insn->vex.kind == 4 || vex_bits_matter(t, i))
         return true;
+    if (row->map == MAP_ONEBYTE && insn->opcode == 0x82) /* of 32-bit code only: the host's mode does not have it */
+        return true;
     if ((row->attributes & ATTR_CPL0) && (t->mode >> MODE_CPL_SHIFT & 3))
         return true;
     if (i->has_memory && (i->memory_size == 0 || insn->mem.vsib))

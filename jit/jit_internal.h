@@ -389,6 +389,7 @@ struct jit {
     enum step exit_step;
     uint64_t fault_pc;
     int fault_signal;
+#define JIT_SIGILL 4 /* SIGILL: <signal.h> has names of registers that are ours, too */
     long long fault_registers[16]; /* as in ucontext_t, rip left out */
     struct translation *translation; /* scratch of jit_translate.c */
     struct jit_tools *tools;          /* NULL: nobody is told of new blocks */

@@ -161,14 +161,14 @@ static void lost_handler(struct jit_sabotage *sabotage, struct translation *t, u
         t->insns[n].kind = KIND_NOTHING;
 }
 
-/* MOV of two registers becomes UD2: a fault that the guest's instruction does not have. */
+/* MOV of two registers becomes HLT: a fault that the guest's instruction does not have. */
 static void host_fault(struct jit_sabotage *sabotage, struct translation *t, unsigned n)
 {
     struct tinsn *i = &t->insns[n];
 
     if (i->kind != KIND_NATIVE || i->insn.row->handler != HANDLER_mov || i->insn.length != 2 || !native_is_identical(i))
         return;
-    memcpy(sabotage->bytes[n], "\x0f\x0b", 2);
+    memcpy(sabotage->bytes[n], "\xf4\x90", 2);
     i->bytes = sabotage->bytes[n];
 }
 

@@ -163,7 +163,7 @@ def test_crash(options):
     text, status = run(bare_metal(options, "system"), 120, environment={"EIDOLON_JIT_BREAK": "host-fault"})
     problems = [] if status == -signal.SIGABRT else [f"exit status {status}, expected to be ended by SIGABRT"]
     for pattern in [r"^eidolon: fault in translated code at [0-9a-f]{16}, guest code page [0-9a-f]{16}", r"host registers: .* rsp=[0-9a-f]{16}",
-                    r"host signal 4 in the block at guest-physical", r"^RIP=[0-9a-f]{16} RFL=", r"^CR0=", r"this is a bug in Eidolon's translator"]:
+                    r"host signal 11 in the block at guest-physical", r"^RIP=[0-9a-f]{16} RFL=", r"^CR0=", r"this is a bug in Eidolon's translator"]:
         if not re.search(pattern, text, re.M):
             problems.append(f"not in the report: {pattern}")
     return finish("crash", text, problems)
