@@ -206,9 +206,13 @@ static bool access_of(struct values *v, const struct tinsn *i, struct access *a)
     return a->value.offset > INT32_MIN / 2 && a->value.offset < INT32_MAX / 2;
 }
 
-struct open_group {
-    uint16_t name;
-    uint8_t group;
+struct open_groups {
+    struct {
+        uint16_t name;
+        uint8_t group;
+    } of[BLOCK_MAX_INSNS];
+    unsigned count;
+    unsigned last_exit; /* behind it the block is not left */
 };
 
 /* A write may join a group that begins with a read if nothing between them leaves the block: then it will be made, and the page is
@@ -219,50 +223,57 @@ static bool joins(const struct group *g, const struct access *a, unsigned last_e
     return high - low <= GROUP_SPAN_MAX && (g->write || !a->write || g->first >= last_exit);
 }
 
+/* The access of instruction n joins an open group or opens one. */
+static void join_group(struct translation *t, struct open_groups *open, unsigned n, const struct access *a)
+{
+    struct tinsn *i = &t->insns[n];
+    unsigned k = 0;
+
+    while (k < open->count &&
+           !(open->of[k].name == a->value.name && joins(&t->groups[open->of[k].group], a, open->last_exit)))
+        k++;
+    if (k == open->count) {
+        if (jit_habits(t->jit, (t->gpa & PAGE_MASK) + i->page_offset) & HABIT_ALONE)
+            return;
+        t->groups[t->group_count] = (struct group){ .low = (int32_t)a->value.offset,
+                                                    .high = (int32_t)a->value.offset + (int32_t)a->size,
+                                                    .first = (uint8_t)n,
+                                                    .write = a->write };
+        open->of[k].name = a->value.name;
+        open->of[k].group = (uint8_t)t->group_count++;
+        open->count++;
+    }
+    struct group *g = &t->groups[open->of[k].group];
+    g->low = MIN(g->low, (int32_t)a->value.offset);
+    g->high = MAX(g->high, (int32_t)a->value.offset + (int32_t)a->size);
+    g->last = (uint8_t)n;
+    g->count++;
+    i->group = open->of[k].group;
+    i->group_offset = (int32_t)a->value.offset;
+    if (a->write && !g->write) {
+        g->write = true;
+        t->insns[g->first].first_reads = true;
+    }
+}
+
 static void find_groups(struct translation *t)
 {
-    struct open_group open[BLOCK_MAX_INSNS];
-    unsigned open_count = 0, last_exit = 0;
+    struct open_groups open;
     struct values v = { .next_name = NAME_FIRST };
 
-    t->group_count = 0;
+    t->group_count = open.count = open.last_exit = 0;
     for (unsigned reg = 0; reg < 16; reg++)
         v.of[reg] = (struct value){ (uint16_t)reg, 0 };
     for (unsigned n = 0; n < t->count; n++) {
-        struct tinsn *i = &t->insns[n];
+        const struct tinsn *i = &t->insns[n];
         struct access a;
-        if (access_of(&v, i, &a)) {
-            unsigned k = 0;
-            while (k < open_count && !(open[k].name == a.value.name && joins(&t->groups[open[k].group], &a, last_exit)))
-                k++;
-            if (k == open_count && jit_habits(t->jit, (t->gpa & PAGE_MASK) + i->page_offset) & HABIT_ALONE) {
-                values_step(&v, i);
-                continue;
-            }
-            if (k == open_count) {
-                t->groups[t->group_count] = (struct group){ .low = (int32_t)a.value.offset,
-                                                            .high = (int32_t)a.value.offset + (int32_t)a.size,
-                                                            .first = (uint8_t)n,
-                                                            .write = a.write };
-                open[open_count++] = (struct open_group){ a.value.name, (uint8_t)t->group_count++ };
-            }
-            struct group *g = &t->groups[open[k].group];
-            g->low = MIN(g->low, (int32_t)a.value.offset);
-            g->high = MAX(g->high, (int32_t)a.value.offset + (int32_t)a.size);
-            g->last = (uint8_t)n;
-            g->count++;
-            i->group = open[k].group;
-            i->group_offset = (int32_t)a.value.offset;
-            if (a.write && !g->write) {
-                g->write = true;
-                t->insns[g->first].first_reads = true;
-            }
-        }
+        if (access_of(&v, i, &a))
+            join_group(t, &open, n, &a);
         if (i->kind == KIND_JCC || i->kind == KIND_LOOP)
-            last_exit = n + 1;
+            open.last_exit = n + 1;
         values_step(&v, i);
         if (ends_groups(i))
-            open_count = 0;
+            open.count = 0;
     }
 }
 

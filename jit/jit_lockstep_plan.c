@@ -109,7 +109,8 @@ static void make_room(struct lockstep *ls)
 
 static bool is_current(const struct lockstep *ls, const struct lockstep_plan *plan)
 {
-    return plan->block->valid && plan->generation == ls->jit->generation;
+    /* In another generation the block's record may be part of another one. */
+    return plan->generation == ls->jit->generation && plan->block->valid;
 }
 
 /* Plans that are of no use any more are taken out on the way. */

@@ -368,7 +368,7 @@ static const void *execute_by_handler(struct jit *jit, const struct jit_block *b
         jit->single_executed = insn + 1;
         if (jit->single_limit && reason == JIT_IN_C_SLOW_ACCESS)
             return leave(jit, STEP_NEXT);
-        if (block->valid && !jit->flush_wanted && generation == jit->generation &&
+        if (generation == jit->generation && block->valid && !jit->flush_wanted &&
             data_generation == cpu->mmu.data_generation && exec_generation == cpu->mmu.exec_generation &&
             jit_current_mode(cpu) == (block->mode & MODE_KEY)) {
             jit->flags_ax = ax_of_flags(cpu->rflags);

@@ -621,9 +621,44 @@ static void compatibility(void)
     run_world(&w, 250);
 }
 
+/* ---- A call where an access was that leads no group any more ---- */
+
+/* An engine may remember by address that a group's range often crossed a page there. Other code is there then: a call, between two
+ * accesses relative to RIP whose page the callee maps elsewhere. */
+static void overwritten(void)
+{
+    u64 data = PAGE_B;
+    struct regs out;
+
+    begin("soundness-04-call-over-a-leader-of-groups");
+    map(PAGE_A, FRAME_A, P | W | U);
+    map(PAGE_B, FRAME_B, P | W | U);
+    map(PAGE_B + PAGE, FRAME_B + PAGE, P | W | U);
+    flush_tlb();
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned at = 0; at < PAGE / 8; at++)
+            FRAME64(FRAME_B + i * PAGE)[at] = 0x1000 * (i + 1) + at;
+    /* if an access faults, its flags are those of the first SUB, which cannot be made again */
+    put_code(FRAME_A + 16, CODE("1: sub rax, rcx; mov rdx, [rbx]; mov rsi, [rbx+8]; sub edi, 1; jnz 1b"));
+    out = AGAIN(KERNEL, .rip = PAGE_A + 16, .rbx = data + PAGE - 8, .rdi = 2000, .rcx = 1, .rax = 1000);
+    say(" dx=%x si=%x", out.rdx, out.rsi);
+    put_code(FRAME_A + 16 + 3 - 7, CODE("mov rax, [rip+0x1000]; call 1f; mov rdx, [rip+0x1000]; jmp 2f;"
+                                        "1: mov [r9], r10; invlpg [rbx]; mov ecx, 5; ret; 2:"));
+    for (unsigned i = 0; i < 3; i++) {
+        map(PAGE_B, FRAME_B, P | W | U);
+        flush_tlb();
+        out = AGAIN(KERNEL, .rip = PAGE_A + 16 + 3 - 7, .rbx = data, .r9 = (word)pte(data),
+                    .r10 = (FRAME_B + 2 * PAGE) | P | W | U);
+    }
+    say_event(&out);
+    say(" ax=%x cx=%x dx=%x", out.rax, out.rcx, out.rdx);
+    done();
+}
+
 void cases(void)
 {
     page_ends();
+    overwritten();
     wrapping();
     other_forms();
     compatibility();
