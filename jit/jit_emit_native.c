@@ -191,7 +191,8 @@ static bool cell_suffices(const struct tinsn *i)
     const struct insn_row *row = i->insn.row;
     unsigned handler = row->handler;
 
-    if (i->has_memory || !i->rm_is_cell_sized || i->gpr[ROLE_REG] == i->gpr[ROLE_RM] || i->insn.vex.kind == 4 || (row->modrm != MODRM_ANY && row->modrm != MODRM_EXT))
+    if (i->has_memory || !i->rm_is_cell_sized || i->gpr[ROLE_REG] == i->gpr[ROLE_RM] || i->insn.vex.kind == 4 ||
+        (row->modrm != MODRM_ANY && row->modrm != MODRM_EXT))
         return false;
     if (handler == HANDLER_bt || handler == HANDLER_bts || handler == HANDLER_btr || handler == HANDLER_btc ||
         handler == HANDLER_xchg || handler == HANDLER_xadd || handler == HANDLER_cmpxchg || handler == HANDLER_movbe)
@@ -238,7 +239,10 @@ static unsigned use_scratch(struct translation *t, struct native_plan *p, const 
 
 static void resolve_role(struct translation *t, struct native_plan *p, const struct tinsn *i, unsigned role)
 {
-    uint8_t *field = role == ROLE_REG ? &p->w.reg : role == ROLE_RM ? &p->w.rm : role == ROLE_VVVV ? &p->w.vvvv : &p->w.opcode_reg;
+    uint8_t *field = role == ROLE_REG    ? &p->w.reg
+                     : role == ROLE_RM   ? &p->w.rm
+                     : role == ROLE_VVVV ? &p->w.vvvv
+                                         : &p->w.opcode_reg;
     unsigned guest = i->gpr[role];
 
     if (guest == NO_GPR)
@@ -401,8 +405,7 @@ void emit_flags_again(struct translation *t, unsigned source)
         return;
     }
     if (handler == HANDLER_add || handler == HANDLER_sub) {
-        struct host_operand before =
-            host_base(host, (int32_t)(handler == HANDLER_add ? -i->insn.imm : i->insn.imm));
+        struct host_operand before = host_base(host, (int32_t)(handler == HANDLER_add ? -i->insn.imm : i->insn.imm));
         if (o[0].size == 8)
             emit_lea(e, host, before);
         else

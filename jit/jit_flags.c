@@ -9,7 +9,7 @@
     ({                                                                                                                 \
         uint64_t flags_;                                                                                               \
         type left_ = (type)(a), right_ = (type)(b);                                                                    \
-        __asm__(instruction "\n\tpushfq\n\tpop %0" : "=r"(flags_), "+r"(left_) : "r"(right_) : "cc", "memory");     \
+        __asm__(instruction "\n\tpushfq\n\tpop %0" : "=r"(flags_), "+r"(left_) : "r"(right_) : "cc", "memory");        \
         flags_;                                                                                                        \
     })
 

@@ -21,9 +21,9 @@
 #define EIDOLON_ALWAYS_PARK 0 /* sanitizers: their runtime uses vector registers */
 #endif
 
-#define T0 HOST_R11
-#define T1 HOST_RCX /* jrcxz is the only branch that needs no flags */
-#define A0 HOST_R15
+#define T0         HOST_R11
+#define T1         HOST_RCX /* jrcxz is the only branch that needs no flags */
+#define A0         HOST_R15
 #define NOT_PINNED 0xff
 extern const uint8_t host_of_guest[16];
 
@@ -44,24 +44,25 @@ enum {
     MODE_CROSSING = 1 << 10, /* one instruction, in two pages */
     MODE_TSC = 1 << 11,      /* RDTSC and RDTSCP may be executed */
     MODE_FSGSBASE = 1 << 12,
-    MODE_KEY = 0xff | MODE_TSC | MODE_FSGSBASE,         /* what the CPU's state determines */
-    MODE_SINGLE = 1 << 9,    /* unchained and limited in length: jit_step_block; never cached */
+    MODE_KEY = 0xff | MODE_TSC | MODE_FSGSBASE, /* what the CPU's state determines */
+    MODE_SINGLE = 1 << 9,                       /* unchained and limited in length: jit_step_block; never cached */
 };
 typedef uint16_t jit_mode_t;
 
 /* ---- Blocks ---- */
 
-#define BLOCK_MAX_INSNS 48
-#define BLOCK_MAX_LINKS 48
-#define BLOCK_HOT_MAX   (16 * KIB)
-#define BLOCK_COLD_MAX  (16 * KIB)
+#define BLOCK_MAX_INSNS  48
+#define BLOCK_MAX_LINKS  48
+#define BLOCK_HOT_MAX    (16 * KIB)
+#define BLOCK_COLD_MAX   (16 * KIB)
 #define BLOCK_RECORD_MAX (8 * KIB)
 
 /* Where a guest instruction begins, in the page and in the host code. */
 struct insn_mark {
     uint16_t host;  /* offset from the block's hot code */
     uint8_t offset; /* from the block's guest start */
-    uint8_t flags_source; /* 1 + instruction whose result the guest's flags are, while the host's are not them; 0: they are */
+    uint8_t
+        flags_source; /* 1 + instruction whose result the guest's flags are, while the host's are not them; 0: they are */
 };
 
 /* An instruction that set the flags with which a block is left. A copy: its page may be written before it is needed. */
@@ -75,8 +76,8 @@ struct replay {
 struct link {
     uint32_t target;         /* block that it leads to; none: to its stub */
     uint32_t next_to_target; /* list of links to one block */
-    uint32_t named_by;       /* what names this link in that list: `incoming` of the block, or `next_to_target` of another */
-    uint32_t patch;          /* offset in the code region of the rel32 */
+    uint32_t named_by; /* what names this link in that list: `incoming` of the block, or `next_to_target` of another */
+    uint32_t patch;    /* offset in the code region of the rel32 */
     union {
         uint32_t stub;    /* in the page: offset of the cold stub */
         uint32_t compare; /* far: offset of the imm32 that the salt's number is compared with */
@@ -106,7 +107,7 @@ struct jit_block {
     uint16_t replay_entry; /* from `hot`: behind what saves the flags, for links with fitting flag_registers; 0: none */
     uint16_t entry_writes; /* registers that are written before flags from before are no longer of interest */
     jit_mode_t mode;
-    uint8_t guest_bytes;   /* extent, looked-at bytes included */
+    uint8_t guest_bytes; /* extent, looked-at bytes included */
     uint8_t insn_count, link_count, call_count, replay_count;
     bool valid, in_jump_cache, loop_tried;
     struct insn_mark marks[];
@@ -183,8 +184,8 @@ struct poll_info {
     uint8_t flags_source;
     struct stub_info stub;
 } __attribute__((packed));
-#define FLAGS_SAVED 0xff /* flags_source: they are in jit->saved_flags */
-#define FLAGS_ENTRY 0xfe /* those that the block was entered with: jit->flag_kind says where from */
+#define FLAGS_SAVED    0xff /* flags_source: they are in jit->saved_flags */
+#define FLAGS_ENTRY    0xfe /* those that the block was entered with: jit->flag_kind says where from */
 #define STUB_CALL_SIZE 5
 #define STUB_JUMP_SIZE 5
 
@@ -194,13 +195,13 @@ enum stub_kind {
     STUB_GROUP_READ,  /* range, readable */
     STUB_GROUP_WRITE, /* range, writable; the first access may be a read */
     STUB_LINK,
-    STUB_FAR_LINK,    /* to another page, `distance` bytes from vpage */
-    STUB_HELPER,      /* the instruction is executed by its handler */
-    STUB_LOOKUP,      /* T0: address that has no entry in the jump cache */
-    STUB_POLL,        /* attention at a branch: rip is in T0 */
-    STUB_POLL_AT,     /* the same, rip is `distance` bytes from vpage */
-    STUB_ENTERED,     /* -d exec */
-    STUB_DONE,        /* MODE_SINGLE: the block's end; rip is in T0 */
+    STUB_FAR_LINK, /* to another page, `distance` bytes from vpage */
+    STUB_HELPER,   /* the instruction is executed by its handler */
+    STUB_LOOKUP,   /* T0: address that has no entry in the jump cache */
+    STUB_POLL,     /* attention at a branch: rip is in T0 */
+    STUB_POLL_AT,  /* the same, rip is `distance` bytes from vpage */
+    STUB_ENTERED,  /* -d exec */
+    STUB_DONE,     /* MODE_SINGLE: the block's end; rip is in T0 */
 };
 
 /* ---- Per vCPU ---- */
@@ -232,9 +233,9 @@ struct system_call {
 
 /* Index of thunk_string: these, and the logarithm of the element's size. */
 enum {
-    STRING_MOVE = 1,     /* MOVS; else STOS */
+    STRING_MOVE = 1, /* MOVS; else STOS */
     STRING_REPEATED = 2,
-    STRING_WIDE = 4,     /* 64-bit addresses, else 32-bit */
+    STRING_WIDE = 4, /* 64-bit addresses, else 32-bit */
     STRING_SIZE_SHIFT = 3,
     STRING_THUNKS = 4 << STRING_SIZE_SHIFT,
 };
@@ -261,19 +262,20 @@ enum access_form {
 };
 
 #define SITE_MISSES_START ((uint16_t)-256)
-#define HABITS_SIZE 8192
+#define HABITS_SIZE       8192
 enum { HABIT_HASHED = 1, /* not predicted */ HABIT_ALONE = 2 /* leads no group */ };
-#define ADDEND_SLOTS  8
+#define ADDEND_SLOTS      8
 #define RETURN_STACK_SIZE (256 * KIB)
-#define RETURN_FRAME      16 /* ~guest address, host address; the guard page begins at a multiple, so that it is met by the push, never by the call */
-#define CODE_DEFAULT  (27 * MIB)
-#define SEGMENTS_MAX  8
-#define SEGMENT_MIN   (128 * KIB)
-#define PAGES_MAX     65536 /* with code */
-#define SITES_MAX     (1u << 19)
-#define BLOCK_LINES   16384
-#define BLOCK_LINE    16
-#define PAGE_BUCKETS  4096
+#define RETURN_FRAME                                                                                                   \
+    16 /* ~guest address, host address; the guard page begins at a multiple, so that it is met by the push, never by the call */
+#define CODE_DEFAULT (27 * MIB)
+#define SEGMENTS_MAX 8
+#define SEGMENT_MIN  (128 * KIB)
+#define PAGES_MAX    65536 /* with code */
+#define SITES_MAX    (1u << 19)
+#define BLOCK_LINES  16384
+#define BLOCK_LINE   16
+#define PAGE_BUCKETS 4096
 
 /* Instructions that handlers execute, predecoded. */
 struct iop_entry {
@@ -285,7 +287,8 @@ struct iop_entry {
 
 struct jit_stats {
     uint64_t blocks, guest_insns, guest_bytes, hot_bytes, cold_bytes, translate_cycles;
-    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed, group_clones, ungrouped, loops, mispredicted;
+    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed,
+        group_clones, ungrouped, loops, mispredicted;
     uint64_t exits_by_step[STEP_EXIT + 1];
     uint64_t helpers, slow_accesses, faults, host_faults, polls, exits, parks, salts, interpreted;
     uint64_t executed; /* counted by translated code, with -d jitstats */
@@ -296,9 +299,9 @@ struct jit {
     uint64_t vpage; /* guest-virtual address of the page that the running block is in (its RIP & ~0xfff) */
     uint64_t salt, negative_salt;
     uint32_t negative_number; /* minus the salt's number, for far links */
-    uint64_t interrupts; /* RFLAGS.IF, in its place, while translated code runs: cpu->rflags has an old one */
-    uint64_t flags_base; /* what PUSHF pushes besides IF and the arithmetic flags */
-    uint64_t tsc_offset; /* guest TSC minus the host's */
+    uint64_t interrupts;      /* RFLAGS.IF, in its place, while translated code runs: cpu->rflags has an old one */
+    uint64_t flags_base;      /* what PUSHF pushes besides IF and the arithmetic flags */
+    uint64_t tsc_offset;      /* guest TSC minus the host's */
     /* Low half: RFLAGS by PUSHFQ, where checks are about to clobber them. High half: at the entry of a block that clobbers the flags
      * it finds, where they are. 0: in the low half (PUSHFQ leaves it so); else block | index of the instruction in its `replays`,
      * whose operands are still what they were. */
@@ -310,7 +313,8 @@ struct jit {
     struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
     struct mode_salt current;
     uint64_t offset_mask; /* for pext: the page number */
-    uint64_t half_space, high_mask; /* an address is canonical if the bits of high_mask are 0 in its sum with half_space */
+    uint64_t half_space,
+        high_mask; /* an address is canonical if the bits of high_mask are 0 in its sum with half_space */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped; ~return address of its stub; or 0 */
     uint64_t t0, t1, a0, flags_ax, tmp, flags_tmp, rax, r15, saved_ax;
@@ -333,8 +337,9 @@ struct jit {
         size_t hot_size; /* of the hot part; the rest is cold */
     } code;
     struct tlb_entry **sites; /* SITES_MAX, near the code */
-    uint16_t *site_misses;    /* SITES_MAX; counted by thunk_access, up to 0: then C looks whether the prediction is any good */
-    uint32_t *site_times;     /* SITES_MAX; time stamp, in units of 256, when the count began */
+    uint16_t
+        *site_misses; /* SITES_MAX; counted by thunk_access, up to 0: then C looks whether the prediction is any good */
+    uint32_t *site_times;      /* SITES_MAX; time stamp, in units of 256, when the count began */
     gpa_t habits[HABITS_SIZE]; /* instructions whose accesses are translated another way: address << 2 | HABIT_* */
     uint32_t site_count;
     uint8_t *return_stack; /* RETURN_STACK_SIZE with a guard page below */
@@ -343,9 +348,10 @@ struct jit {
     size_t mapping_size;
 
     /* Thunks: execution addresses */
-    const uint8_t *thunk_slow, *thunk_far, *thunk_poll, *thunk_missed, *thunk_lookup, *thunk_lookup_direct, *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
+    const uint8_t *thunk_slow, *thunk_far, *thunk_poll, *thunk_missed, *thunk_lookup, *thunk_lookup_direct,
+        *thunk_return_empty, *thunk_return_invalid, *thunk_fault;
     const uint8_t *thunk_syscall, *thunk_sysret, *thunk_stac, *thunk_clac;
-    const uint8_t *thunk_string[STRING_THUNKS]; /* NULL: none */
+    const uint8_t *thunk_string[STRING_THUNKS];                   /* NULL: none */
     const uint8_t *thunk_access[2][ACCESS_FORMS][MMU_PRIVILEGES]; /* [write] */
     uint64_t (*enter)(const void *target);
 
@@ -369,8 +375,8 @@ struct jit {
     uint32_t block_counts[SEGMENTS_MAX]; /* in by_code */
     struct {
         size_t hot, cold, arena;
-    } populated; /* up to these offsets the host's pages are there */
-    uint64_t generation; /* grows whenever blocks are dropped for lack of room, or all are */
+    } populated;                     /* up to these offsets the host's pages are there */
+    uint64_t generation;             /* grows whenever blocks are dropped for lack of room, or all are */
     uint64_t exec_global_generation; /* of the mmu, that salts belong to */
     uint32_t salt_number;
     uint64_t exec_space_generation;
@@ -382,23 +388,23 @@ struct jit {
     bool group_missed; /* the single block was left because an access of a group needs to be made on its own */
     struct jit_signal_region signal_region;
     unsigned soft_limit; /* a block of so many instructions ends at the next branch */
-    bool is_low; /* all of this is below 2 GiB: [register * 8 + address] can be encoded */
+    bool is_low;         /* all of this is below 2 GiB: [register * 8 + address] can be encoded */
     bool has_bmi2, has_avx, has_stats, flush_wanted;
     bool logs_entries; /* -d exec */
     unsigned single_limit;
     enum step exit_step;
     uint64_t fault_pc;
     int fault_signal;
-#define JIT_SIGILL 4 /* SIGILL: <signal.h> has names of registers that are ours, too */
-    long long fault_registers[16]; /* as in ucontext_t, rip left out */
+#define JIT_SIGILL 4                 /* SIGILL: <signal.h> has names of registers that are ours, too */
+    long long fault_registers[16];   /* as in ucontext_t, rip left out */
     struct translation *translation; /* scratch of jit_translate.c */
-    struct jit_tools *tools;          /* NULL: nobody is told of new blocks */
-    struct jit_op_stats op_stats;     /* counts NULL: not wanted */
-    struct lockstep *lockstep;        /* NULL: another engine */
+    struct jit_tools *tools;         /* NULL: nobody is told of new blocks */
+    struct jit_op_stats op_stats;    /* counts NULL: not wanted */
+    struct lockstep *lockstep;       /* NULL: another engine */
     /* For the lockstep engine: chained code is left after `budget` blocks, and at every fault. */
     bool slices;
     uint64_t budget, stray_faults; /* stray: host signals that were no fault of the instruction */
-    struct jit_sabotage *sabotage;    /* NULL: no bugs on purpose */
+    struct jit_sabotage *sabotage; /* NULL: no bugs on purpose */
     struct jit_stats stats;
 };
 
@@ -424,8 +430,8 @@ void jit_cache_destroy(struct jit *jit);
 void jit_cache_carve(struct jit *jit);
 void *jit_arena_take(struct jit *jit, size_t size);
 bool jit_cache_has_room(const struct jit *jit); /* for a block, in this segment */
-void jit_cache_make_room(struct jit *jit);      /* by dropping the oldest segment; not while a block of it will be resumed */
-void jit_cache_flush(struct jit *jit); /* everything; not while a block of it will be resumed */
+void jit_cache_make_room(struct jit *jit); /* by dropping the oldest segment; not while a block of it will be resumed */
+void jit_cache_flush(struct jit *jit);     /* everything; not while a block of it will be resumed */
 /* second_page: of a block that lies in two pages, else 0. */
 struct jit_block *jit_block_find(struct jit *jit, gpa_t gpa, jit_mode_t mode, gpa_t second_page);
 void jit_block_insert(struct jit *jit, struct jit_block *block);
@@ -436,7 +442,7 @@ void jit_invalidate(struct jit *jit, gpa_t gpa, uint64_t size);
 void jit_block_drop(struct jit *jit, struct jit_block *block); /* it is not found any more; its page stays acquired */
 void jit_page_acquire(struct jit *jit, gpa_t gpa);
 void jit_page_release_if_empty(struct jit *jit, gpa_t gpa);
-uint32_t jit_new_salt(struct jit *jit);     /* a number that nothing was remembered under; not 0 */
+uint32_t jit_new_salt(struct jit *jit); /* a number that nothing was remembered under; not 0 */
 void jit_use_salt(struct jit *jit, uint32_t number);
 void jit_empty_return_stack(struct jit *jit);
 
@@ -483,7 +489,7 @@ static inline unsigned jit_mode_cpl(jit_mode_t mode)
 }
 /* Brings the jump cache's salt and the return stack into line with the CPU's mode and execute mappings. */
 jit_mode_t jit_sync_context(struct jit *jit);
-void jit_supervisor_is_local(struct jit *jit); /* its code was found in pages that are not global */
+void jit_supervisor_is_local(struct jit *jit);             /* its code was found in pages that are not global */
 void jit_note_view(struct jit *jit, gpa_t gpa, gva_t rip); /* the page at gpa is entered at rip */
 /* STAC or CLAC was executed in C: `from` was the current salt before. */
 void jit_access_switch_prepare(struct jit *jit, const struct mode_salt *from);
@@ -495,7 +501,8 @@ jit_mode_t jit_current_mode(const struct cpu *cpu);
 /* Host code for cpu_rip (exact); NULL: not translatable, or a fault (*faulted). */
 const void *jit_find_entry(struct jit *jit, bool *faulted);
 bool jit_can_run(const struct cpu *cpu);
-void jit_load_flags(struct jit *jit); /* what translated code has of RFLAGS beside the host's flags, and the TSC's offset */
+void jit_load_flags(
+    struct jit *jit); /* what translated code has of RFLAGS beside the host's flags, and the TSC's offset */
 struct jit_fetched {
     const uint8_t *host; /* NULL: not RAM or ROM */
     gpa_t gpa;
@@ -533,7 +540,7 @@ bool jit_lockstep_withholds(struct jit *jit, const struct insn *insn);
 void jit_die_of_stray_fault(struct jit *jit, const struct jit_block *block) __attribute__((noreturn)); /* at cpu_rip */
 void jit_count_in_c(struct jit *jit, const struct iop *op, enum jit_in_c reason);
 void jit_report_block(struct jit *jit, const struct jit_block *block); /* to jit->tools */
-void jit_log_entry(struct jit *jit, const struct jit_block *block);   /* -d exec; at cpu_rip */
+void jit_log_entry(struct jit *jit, const struct jit_block *block);    /* -d exec; at cpu_rip */
 
 /* jit_flags.c: the guest's arithmetic flags, from the instruction that produced them, whose operands are unchanged. */
 uint64_t jit_replay_flags(const struct cpu *cpu, const struct insn *insn);

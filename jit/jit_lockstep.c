@@ -147,12 +147,12 @@ static struct lockstep_tolerance tolerance(const struct lockstep *ls, const stru
     return t;
 }
 
-static bool all_equal(struct lockstep *ls, const struct lockstep_outcome *translated, const struct lockstep_outcome *out)
+static bool all_equal(struct lockstep *ls, const struct lockstep_outcome *translated,
+                      const struct lockstep_outcome *out)
 {
     struct lockstep_tolerance tolerated = tolerance(ls, out);
 
-    return outcomes_equal(translated, out) &&
-           lockstep_state_equal(&ls->translated, &ls->interpreted, out->undefined) &&
+    return outcomes_equal(translated, out) && lockstep_state_equal(&ls->translated, &ls->interpreted, out->undefined) &&
            lockstep_memory_equal(ls, &tolerated);
 }
 

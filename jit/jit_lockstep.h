@@ -16,7 +16,7 @@
     REASON(MSR, "model-specific registers")                                                                            \
     REASON(CONTROL, "control and debug registers, TLB invalidation, HLT, CPUID, hypercalls")                           \
     REASON(MODE, "code that the translator leaves to the interpreter (16-bit, segmented, single-stepped)")             \
-    REASON(UNTRANSLATED, "blocks that the translator left without executing anything")                                \
+    REASON(UNTRANSLATED, "blocks that the translator left without executing anything")                                 \
     REASON(PAGES, "instructions that write to too many pages")                                                         \
     REASON(EVENT, "instructions in whose neighbourhood an event interrupted a repeated string instruction")
 
@@ -45,11 +45,11 @@ bool lockstep_state_equal(const struct lockstep_state *a, const struct lockstep_
 
 /* ---- Memory ---- */
 
-#define LOCKSTEP_PAGES_KEPT 3 /* whose write tags survive from block to block, so that checks hit as well as miss */
-#define LOCKSTEP_PAGES_MAX  64
-#define LOCKSTEP_WALKS_MAX  64
+#define LOCKSTEP_PAGES_KEPT  3 /* whose write tags survive from block to block, so that checks hit as well as miss */
+#define LOCKSTEP_PAGES_MAX   64
+#define LOCKSTEP_WALKS_MAX   64
 #define LOCKSTEP_ENTRIES_MAX 64
-#define LOCKSTEP_TAGS_MAX   6
+#define LOCKSTEP_TAGS_MAX    6
 
 /* A page of RAM that the vCPU may write to by itself. */
 struct lockstep_page {
@@ -119,11 +119,11 @@ struct lockstep_trace {
 
 struct lockstep_outcome {
     enum step step;
-    unsigned executed;  /* instructions that retired */
-    bool host_fault;    /* translated code raised a signal that the instruction does not account for */
-    struct fault fault; /* STEP_FAULT */
-    uint64_t undefined; /* flags */
-    bool leaked;        /* undefined flags may have got elsewhere */
+    unsigned executed;       /* instructions that retired */
+    bool host_fault;         /* translated code raised a signal that the instruction does not account for */
+    struct fault fault;      /* STEP_FAULT */
+    uint64_t undefined;      /* flags */
+    bool leaked;             /* undefined flags may have got elsewhere */
     const struct insn *last; /* that was tried; of the interpreter only */
     unsigned complete;       /* instructions that it has to finish, even if a repeated one is interrupted by an event */
 };
@@ -136,10 +136,10 @@ struct lockstep {
     struct lockstep_plan *plans[LOCKSTEP_BUCKETS];
     struct host_region arena;
     size_t arena_used;
-    bool in_slices; /* chained code is compared, many blocks at once */
-    bool again;     /* a slice that differed is run again */
-    bool quiet;     /* differences are not reported: somebody looks for the place of one */
-    unsigned budget; /* blocks in a slice */
+    bool in_slices;       /* chained code is compared, many blocks at once */
+    bool again;           /* a slice that differed is run again */
+    bool quiet;           /* differences are not reported: somebody looks for the place of one */
+    unsigned budget;      /* blocks in a slice */
     uint64_t slice_start; /* jit->executed then */
     struct insn last;
     struct lockstep_trace trace[LOCKSTEP_TRACE]; /* what the interpreter executed of a slice: a ring */
@@ -175,7 +175,7 @@ struct lockstep_plan *lockstep_plan_find(struct lockstep *ls, unsigned limit, ji
 int lockstep_memory_create(struct lockstep *ls, struct error *err);
 void lockstep_memory_destroy(struct lockstep *ls);
 void lockstep_memory_begin(struct lockstep *ls);
-void lockstep_memory_turn(struct lockstep *ls);  /* keeps what the translated block wrote, and undoes it */
+void lockstep_memory_turn(struct lockstep *ls); /* keeps what the translated block wrote, and undoes it */
 /* Has the interpreter written the same? `tolerated`: where it need not have. */
 struct lockstep_tolerance {
     uint8_t entry_bits; /* that walks set in table entries */
@@ -183,7 +183,7 @@ struct lockstep_tolerance {
     unsigned size;
 };
 bool lockstep_memory_equal(struct lockstep *ls, const struct lockstep_tolerance *tolerated);
-void lockstep_memory_undo(struct lockstep *ls);  /* to how it was before the block */
+void lockstep_memory_undo(struct lockstep *ls); /* to how it was before the block */
 void lockstep_memory_end(struct lockstep *ls);
 bool lockstep_page_enter(struct lockstep_memory *memory, uint8_t *host, gpa_t gpa);
 /* jit_lockstep_watch.c */

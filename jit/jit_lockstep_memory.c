@@ -212,7 +212,8 @@ static bool is_tolerable(const struct lockstep_memory *memory, const struct lock
     for (unsigned i = 0; i < memory->entry_count; i++) {
         uint64_t at = (uint64_t)(memory->entries[i] - page->host);
         if (at < PAGE_SIZE)
-            expected[at] = (uint8_t)((expected[at] & ~tolerated->entry_bits) | (page->host[at] & tolerated->entry_bits));
+            expected[at] =
+                (uint8_t)((expected[at] & ~tolerated->entry_bits) | (page->host[at] & tolerated->entry_bits));
     }
     for (unsigned i = 0; i < tolerated->size; i++) {
         uint64_t at = (tolerated->gva + i) & ~PAGE_MASK;

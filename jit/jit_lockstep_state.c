@@ -37,8 +37,8 @@ static bool range_equal(const struct cpu *a, const struct cpu *b, size_t first, 
 
 static bool segment_equal(const struct segment_register *a, const struct segment_register *b)
 {
-    return a->base == b->base && a->limit == b->limit && a->attributes == b->attributes &&
-           a->selector == b->selector && a->flat == b->flat;
+    return a->base == b->base && a->limit == b->limit && a->attributes == b->attributes && a->selector == b->selector &&
+           a->flat == b->flat;
 }
 
 /* Member by member: padding may differ. */

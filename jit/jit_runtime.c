@@ -754,7 +754,8 @@ const void *jit_fault(struct cpu *cpu, const uint8_t *unused)
     const void *resume = execute_by_handler(jit, block, insn, JIT_IN_C_FAULT);
     if (faults == jit->stats.faults) { /* the lockstep engine reports it as a difference */
         jit->stray_faults++;
-        if (!jit->slices && !jit->single_block && jit->fault_signal != JIT_SIGILL) /* a form that 64-bit mode does not have */
+        if (!jit->slices && !jit->single_block &&
+            jit->fault_signal != JIT_SIGILL) /* a form that 64-bit mode does not have */
             jit_die_of_stray_fault(jit, block);
     }
     jit_load_flags(jit);

@@ -189,9 +189,9 @@ static void emit_sysret_flags(struct jit *jit, struct emitter *e)
     emit_bytes(e, "\x81\xe1", 2); /* and ecx, IF */
     emit32(e, FLAG_IF);
     emit_store(e, host_at(&jit->interrupts), T1);
-    emit_bytes(e, "\x86\xe0", 2);     /* xchg al, ah: AH = bits 7:0, AL = bits 15:8 */
+    emit_bytes(e, "\x86\xe0", 2);         /* xchg al, ah: AH = bits 7:0, AL = bits 15:8 */
     emit_bytes(e, "\x24\x08\x04\x78", 4); /* and al, OF; add al, 0x78: overflows if it is set */
-    emit8(e, 0x9e);                   /* sahf */
+    emit8(e, 0x9e);                       /* sahf */
     emit_load(e, HOST_RAX, host_at(&jit->rax));
 }
 
