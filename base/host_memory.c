@@ -14,6 +14,10 @@
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
 #endif
+#ifndef MADV_POPULATE_READ /* Linux 5.14 */
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/lsan_interface.h>
@@ -90,8 +94,8 @@ static bool whole_pages(void **base, size_t *size)
     return true;
 }
 
-/* If it fails, the pages come one by one. */
-static void populate(void *base, size_t size, int advice)
+/* If it fails, the pages come one by one, and as they are. */
+static void advise(void *base, size_t size, int advice)
 {
     if (whole_pages(&base, &size))
         madvise(base, size, advice);
@@ -99,18 +103,17 @@ static void populate(void *base, size_t size, int advice)
 
 void host_memory_will_write(void *base, size_t size)
 {
-    populate(base, size, 23); /* MADV_POPULATE_WRITE, Linux 5.14; older C libraries do not name it */
+    advise(base, size, MADV_POPULATE_WRITE);
 }
 
 void host_memory_will_read(void *base, size_t size)
 {
-    populate(base, size, 22); /* MADV_POPULATE_READ */
+    advise(base, size, MADV_POPULATE_READ);
 }
 
 void host_memory_prefer_huge(void *base, size_t size)
 {
-    if (whole_pages(&base, &size))
-        madvise(base, size, MADV_HUGEPAGE);
+    advise(base, size, MADV_HUGEPAGE);
 }
 
 int host_memory_low(struct host_region *region, size_t size, struct error *err)

@@ -195,7 +195,7 @@ static uint32_t put(struct cursor *cursor, const void *data, uint64_t size, uint
                   cursor->image->config.kernel, what);
         return 0;
     }
-    if (!physmem_write(cursor->mem, address, data, size)) {
+    if (!boot_write(cursor->mem, address, data, size)) {
         boot_place_error(what, address, err);
         return 0;
     }
@@ -267,7 +267,7 @@ static bool place_kernel(const struct boot_image *image, struct physmem *mem)
 
     if (!layout->raw)
         return elf_image_place(&image->elf, image->kernel.data, mem);
-    return physmem_write(mem, layout->load, image->kernel.data + layout->file_offset, layout->load_size) &&
+    return boot_write(mem, layout->load, image->kernel.data + layout->file_offset, layout->load_size) &&
            physmem_zero(mem, loaded, layout->end - loaded);
 }
 

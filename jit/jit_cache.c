@@ -385,18 +385,15 @@ static void invalidate_in_page(struct jit *jit, gpa_t gpa, uint64_t size)
         return;
     for (block = page->blocks; block; block = next) {
         next = block->next_in_page;
-        if (!overlaps(block->gpa, block->guest_bytes, gpa, size))
-            continue;
-        jit_block_drop(jit, block);
+        if (overlaps(block->gpa, block->guest_bytes, gpa, size))
+            jit_block_drop(jit, block);
     }
     for (block = page->crossing; block; block = next) {
         next = jit_crossing(block)->next_in_second;
         uint64_t in_first = PAGE_SIZE - (block->gpa & ~PAGE_MASK);
         if (!overlaps(jit_second_page(block), block->guest_bytes - in_first, gpa, size))
             continue;
-        unlink_crossing(jit, block);
-        unlink_in_page(jit, block);
-        forget(jit, block);
+        jit_block_drop(jit, block);
         jit_page_release_if_empty(jit, block->gpa);
     }
     jit_page_release_if_empty(jit, gpa);

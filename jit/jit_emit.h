@@ -9,24 +9,17 @@
 
 /* Host registers by encoding. */
 enum {
-    HOST_RAX,
-    HOST_RCX,
-    HOST_RDX,
-    HOST_RBX,
-    HOST_RSP,
-    HOST_RBP,
-    HOST_RSI,
-    HOST_RDI,
-    HOST_R8,
-    HOST_R9,
-    HOST_R10,
-    HOST_R11,
-    HOST_R12,
-    HOST_R13,
-    HOST_R14,
-    HOST_R15,
+    /* clang-format off */
+    HOST_RAX, HOST_RCX, HOST_RDX, HOST_RBX, HOST_RSP, HOST_RBP, HOST_RSI, HOST_RDI,
+    HOST_R8, HOST_R9, HOST_R10, HOST_R11, HOST_R12, HOST_R13, HOST_R14, HOST_R15,
+    /* clang-format on */
     HOST_NONE = 0xff,
 };
+
+/* What no guest register lives in. */
+#define T0 HOST_R11
+#define T1 HOST_RCX /* jrcxz is the only branch that needs no flags */
+#define A0 HOST_R15
 
 struct emitter {
     uint8_t *p;      /* in the writable view */
@@ -213,8 +206,7 @@ static inline void emit_cmp_imm(struct emitter *e, unsigned reg, int32_t value)
     }
     emit32(e, (uint32_t)value);
 }
-/* mov dword [m], imm32 and cmp dword [m], imm8 */
-/* Eight bytes, sign-extended. */
+/* mov qword [m], imm32 (sign-extended); dword; cmp dword [m], imm8; mov byte [m], imm8 */
 static inline void emit_store_imm(struct emitter *e, struct host_operand m, uint32_t value)
 {
     emit8(e, 0x48);
@@ -310,5 +302,33 @@ static inline void emit_patch_rel32(uint8_t *place, ptrdiff_t delta, const uint8
 }
 
 enum { CC_O = 0, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G };
+
+/* ---- Short sequences that several need. But where they say so, the flags stay as they are. ---- */
+
+/* The flags as LAHF and SETO give them, into AX, and back; what is in RAX is the caller's affair. */
+static inline void emit_flags_to_ax(struct emitter *e)
+{
+    emit_bytes(e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
+}
+static inline void emit_flags_from_ax(struct emitter *e)
+{
+    emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+}
+
+/* *cell += value, by T1. */
+static inline void emit_add_to(struct emitter *e, const void *cell, int32_t value)
+{
+    emit_load(e, T1, host_at(cell));
+    emit_lea(e, T1, host_base(T1, value));
+    emit_store(e, host_at(cell), T1);
+}
+
+/* T1: 0 if the address in `reg` is canonical, which it is if bits 63:48 of its sum with 2^47 (*half_space) are 0. */
+static inline void emit_canonical_check(struct emitter *e, unsigned reg, const uint64_t *half_space)
+{
+    emit_load(e, T1, host_near(half_space));
+    emit_lea(e, T1, host_base_index(T1, reg, 0));
+    emit_bytes(e, "\x48\x0f\xc9\x0f\xb7\xc9", 6); /* bswap rcx; movzx ecx, cx */
+}
 
 #endif

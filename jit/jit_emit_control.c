@@ -35,15 +35,6 @@ static uint16_t kind_registers(const struct translation *t)
     return t->kind_set ? t->kind_registers : 0;
 }
 
-static void emit_target(struct translation *t, struct emitter *e, int64_t page_offset)
-{
-    emit_load(e, T0, host_at(&t->jit->vpage));
-    if (t->code64)
-        emit_lea(e, T0, host_base(T0, (int32_t)page_offset));
-    else
-        emit_lea32(e, T0, host_base(T0, (int32_t)page_offset));
-}
-
 static bool in_page(int64_t page_offset)
 {
     return page_offset >= 0 && page_offset < (int64_t)PAGE_SIZE;
@@ -56,14 +47,13 @@ static const uint8_t *cold_leave(struct translation *t, int64_t page_offset)
 
     if (t->mode & MODE_SINGLE) {
         const uint8_t *start = emit_here(e);
-        emit_target(t, e, page_offset);
+        jit_emit_page_address(t->jit, e, page_offset, t->code64);
         emit_stub_inline(t, STUB_DONE, t->jit->thunk_slow);
         return start;
     }
     const uint8_t *start = emit_here(e);
-    emit_target(t, e, page_offset);
-    emit_mov_imm32(e, A0, t->falling ? 0 : t->block_offset | t->current);
-    emit_jmp(e, t->jit->thunk_lookup);
+    jit_emit_page_address(t->jit, e, page_offset, t->code64);
+    jit_emit_jump_by_lookup(t->jit, e, t->falling ? 0 : t->block_offset | t->current);
     return start;
 }
 
@@ -167,9 +157,10 @@ static int64_t branch_target(const struct tinsn *i)
     return (int64_t)i->page_offset + i->insn.length + i->insn.imm;
 }
 
+/* Where it goes if it leaves. */
 static bool is_backward(const struct tinsn *i)
 {
-    return i->insn.imm < 0;
+    return i->insn.imm < 0 && !i->again;
 }
 
 /* ---- Conditional branches ---- */
@@ -181,7 +172,7 @@ static void emit_conditional(struct translation *t, struct tinsn *i)
     int64_t target = i->again ? i->page_offset + i->insn.length : branch_target(i);
 
     if (!(t->mode & MODE_SINGLE) && in_page(target) && links_left(t)) {
-        if (is_backward(i) && !i->again) {
+        if (is_backward(i)) {
             uint8_t *not_taken = emit_short(e, 0x70 | (cc ^ 1));
             emit_exit_to(t, target, true);
             emit_short_here(e, not_taken);
@@ -194,7 +185,7 @@ static void emit_conditional(struct translation *t, struct tinsn *i)
         return;
     }
     if (can_be_far(t, target)) {
-        emit_jcc(e, cc, cold_far(t, target, is_backward(i) && !i->again));
+        emit_jcc(e, cc, cold_far(t, target, is_backward(i)));
         return;
     }
     emit_jcc(e, cc, cold_leave(t, target));

@@ -116,11 +116,8 @@ static void emit_alternative(struct translation *t)
         *cold = *hot;
         *hot = saved;
     }
-    if (t->jit->has_stats) { /* the instruction begins again */
-        emit_load(cold, T1, host_at(&t->jit->executed));
-        emit_lea(cold, T1, host_base(T1, -1));
-        emit_store(cold, host_at(&t->jit->executed), T1);
-    }
+    if (t->jit->has_stats) /* the instruction begins again */
+        emit_add_to(cold, &t->jit->executed, -1);
     emit8(cold, 0xe9);
     emit32(cold, 0);
     add_link(t, cold, i->page_offset, elsewhere ? FLAGS_ENTRY : 0);
@@ -137,7 +134,7 @@ struct check {
 static void emit_flags_saved(struct translation *t, struct emitter *e)
 {
     emit_store(e, host_at(&t->jit->flags_tmp), HOST_RAX);
-    emit_bytes(e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
+    emit_flags_to_ax(e);
     emit_store(e, host_at(&t->jit->saved_ax), HOST_RAX);
     emit_load(e, HOST_RAX, host_at(&t->jit->flags_tmp));
 }
@@ -146,7 +143,7 @@ static void emit_flags_restored(struct translation *t, struct emitter *e)
 {
     emit_store(e, host_at(&t->jit->flags_tmp), HOST_RAX);
     emit_load(e, HOST_RAX, host_at(&t->jit->saved_ax));
-    emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+    emit_flags_from_ax(e);
     emit_load(e, HOST_RAX, host_at(&t->jit->flags_tmp));
 }
 
@@ -321,6 +318,15 @@ static struct host_operand lead_group(struct translation *t, const struct tinsn 
     return host_base(reg, i->group_offset);
 }
 
+/* The address is in T0. */
+static struct host_operand check_alone(struct translation *t, const struct tinsn *i, bool t1_free)
+{
+    struct check c = { i->memory_size, i->memory_access & ACCESS_W, !i->can_clobber, false };
+
+    emit_check(t, &c);
+    return finish(t, t1_free);
+}
+
 struct host_operand emit_memory(struct translation *t, struct tinsn *i, bool t1_free)
 {
     if (i->group != NO_SLOT && !i->group_leader)
@@ -329,10 +335,8 @@ struct host_operand emit_memory(struct translation *t, struct tinsn *i, bool t1_
         emit_operand_address(t, i, t->groups[i->group].low - i->group_offset);
         return lead_group(t, i, t1_free);
     }
-    struct check c = { i->memory_size, i->memory_access & ACCESS_W, !i->can_clobber, false };
     emit_operand_address(t, i, 0);
-    emit_check(t, &c);
-    return finish(t, t1_free);
+    return check_alone(t, i, t1_free);
 }
 
 struct host_operand emit_stack_access(struct translation *t, struct tinsn *i, int32_t offset, unsigned size, bool write,
@@ -365,8 +369,5 @@ void emit_address(struct translation *t, const struct tinsn *i)
 
 struct host_operand emit_checked_address(struct translation *t, const struct tinsn *i)
 {
-    struct check c = { i->memory_size, i->memory_access & ACCESS_W, !i->can_clobber, false };
-
-    emit_check(t, &c);
-    return finish(t, true);
+    return check_alone(t, i, true);
 }

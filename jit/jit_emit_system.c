@@ -209,7 +209,6 @@ static void emit_read_selector(struct translation *t, struct tinsn *i)
 
 /* ---- FS and GS bases, written ---- */
 
-/* Bits 63:47 are all the same if they are 0 or 0x1ffff: one more has nothing between its lowest bit and bit 17. */
 static void emit_write_base(struct translation *t, const struct tinsn *i, unsigned segment)
 {
     struct jit *jit = t->jit;
@@ -218,9 +217,7 @@ static void emit_write_base(struct translation *t, const struct tinsn *i, unsign
     unsigned value = emit_guest_register(t, i->insn.operands[0].reg, T0);
 
     if (i->insn.operands[0].size == 8) {
-        emit_pext(e, T1, value, &jit->upper_half_mask);
-        emit_lea(e, T1, host_base(T1, 1));
-        emit_pext(e, T1, T1, &jit->mixed_half_mask);
+        emit_canonical_check(e, value, &jit->half_space);
         uint8_t *canonical = emit_short(e, OPCODE_JRCXZ);
         emit_jmp(e, cold_handler(t));
         emit_short_here(e, canonical);
@@ -233,13 +230,6 @@ static void emit_write_base(struct translation *t, const struct tinsn *i, unsign
 }
 
 /* ---- Flags ---- */
-
-static void emit_add_to(struct emitter *e, const void *cell, int32_t value)
-{
-    emit_load(e, T1, host_at(cell));
-    emit_lea(e, T1, host_base(T1, value));
-    emit_store(e, host_at(cell), T1);
-}
 
 /* CLD, STD. The host's DF is always clear; the guest's is in cpu->rflags and in the copy that PUSHF uses. */
 static void emit_direction(struct translation *t, bool set)

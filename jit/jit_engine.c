@@ -102,10 +102,8 @@ static void set_constants(struct jit *jit)
 {
     jit->offset_mask = PAGE_MASK;
     jit->half_space = 1ull << 47;
-    jit->high_mask = 0xffffull << 48;
     jit->arithmetic_mask = FLAGS_ARITH;
     jit->upper_half_mask = 0xffff800000000000ull;
-    jit->mixed_half_mask = 0x1fffe; /* of 1 + bits 63:47 of an address: 0 if it is canonical */
     jit->direction_mask = FLAG_DF;
     jit->pke_mask = 1 << 22; /* CR4.PKE */
     for (unsigned n = 0; n < ARRAY_SIZE(jit->bit_masks); n++)

@@ -21,9 +21,6 @@
 #define EIDOLON_ALWAYS_PARK 0 /* sanitizers: their runtime uses vector registers */
 #endif
 
-#define T0         HOST_R11
-#define T1         HOST_RCX /* jrcxz is the only branch that needs no flags */
-#define A0         HOST_R15
 #define NOT_PINNED 0xff
 extern const uint8_t host_of_guest[16];
 
@@ -59,10 +56,9 @@ typedef uint16_t jit_mode_t;
 
 /* Where a guest instruction begins, in the page and in the host code. */
 struct insn_mark {
-    uint16_t host;  /* offset from the block's hot code */
-    uint8_t offset; /* from the block's guest start */
-    uint8_t
-        flags_source; /* 1 + instruction whose result the guest's flags are, while the host's are not them; 0: they are */
+    uint16_t host;        /* offset from the block's hot code */
+    uint8_t offset;       /* from the block's guest start */
+    uint8_t flags_source; /* 1 + instruction whose flags the guest's are, while the host's are not; 0: they are */
 };
 
 /* An instruction that set the flags with which a block is left. A copy: its page may be written before it is needed. */
@@ -266,16 +262,16 @@ enum access_form {
 enum { HABIT_HASHED = 1, /* not predicted */ HABIT_ALONE = 2 /* leads no group */ };
 #define ADDEND_SLOTS      8
 #define RETURN_STACK_SIZE (256 * KIB)
-#define RETURN_FRAME                                                                                                   \
-    16 /* ~guest address, host address; the guard page begins at a multiple, so that it is met by the push, never by the call */
-#define CODE_DEFAULT (27 * MIB)
-#define SEGMENTS_MAX 8
-#define SEGMENT_MIN  (128 * KIB)
-#define PAGES_MAX    65536 /* with code */
-#define SITES_MAX    (1u << 19)
-#define BLOCK_LINES  16384
-#define BLOCK_LINE   16
-#define PAGE_BUCKETS 4096
+/* ~guest address, host address; the guard page begins at a multiple, so that the push meets it, never the call. */
+#define RETURN_FRAME      16
+#define CODE_DEFAULT      (27 * MIB)
+#define SEGMENTS_MAX      8
+#define SEGMENT_MIN       (128 * KIB)
+#define PAGES_MAX         65536 /* with code */
+#define SITES_MAX         (1u << 19)
+#define BLOCK_LINES       16384
+#define BLOCK_LINE        16
+#define PAGE_BUCKETS      4096
 
 /* Instructions that handlers execute, predecoded. */
 struct iop_entry {
@@ -287,8 +283,8 @@ struct iop_entry {
 
 struct jit_stats {
     uint64_t blocks, guest_insns, guest_bytes, hot_bytes, cold_bytes, translate_cycles;
-    uint64_t lookups, lookup_translated, links, invalidated, cache_flushes, evictions, site_misses, hashed,
-        group_clones, ungrouped, loops, mispredicted;
+    uint64_t lookups, links, invalidated, cache_flushes, evictions, site_misses, hashed, group_clones, ungrouped, loops,
+        mispredicted;
     uint64_t exits_by_step[STEP_EXIT + 1];
     uint64_t helpers, slow_accesses, faults, host_faults, polls, exits, parks, salts, interpreted;
     uint64_t executed; /* counted by translated code, with -d jitstats */
@@ -306,15 +302,14 @@ struct jit {
      * it finds, where they are. 0: in the low half (PUSHFQ leaves it so); else block | index of the instruction in its `replays`,
      * whose operands are still what they were. */
     uint32_t saved_flags, flag_kind;
-    uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask, mixed_half_mask, direction_mask, pke_mask;
+    uint64_t arithmetic_mask, sysret_flags_mask, upper_half_mask, direction_mask, pke_mask;
     uint64_t bit_masks[3]; /* of the number of a bit in 2, 4, 8 bytes */
     struct system_call system_call;
     struct access_switch access_switch;
     struct kept_stack user_stack, outer_stack; /* below a change of privilege; below one of AC */
     struct mode_salt current;
     uint64_t offset_mask; /* for pext: the page number */
-    uint64_t half_space,
-        high_mask; /* an address is canonical if the bits of high_mask are 0 in its sum with half_space */
+    uint64_t half_space;  /* for emit_canonical_check */
     uint64_t jump_mask;
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped; ~return address of its stub; or 0 */
     uint64_t t0, t1, a0, flags_ax, tmp, flags_tmp, rax, r15, saved_ax;
@@ -336,9 +331,8 @@ struct jit {
         size_t thunks_size;
         size_t hot_size; /* of the hot part; the rest is cold */
     } code;
-    struct tlb_entry **sites; /* SITES_MAX, near the code */
-    uint16_t
-        *site_misses; /* SITES_MAX; counted by thunk_access, up to 0: then C looks whether the prediction is any good */
+    struct tlb_entry **sites;  /* SITES_MAX, near the code */
+    uint16_t *site_misses;     /* SITES_MAX; thunk_access counts up to 0: then C looks whether prediction is any good */
     uint32_t *site_times;      /* SITES_MAX; time stamp, in units of 256, when the count began */
     gpa_t habits[HABITS_SIZE]; /* instructions whose accesses are translated another way: address << 2 | HABIT_* */
     uint32_t site_count;
@@ -395,7 +389,6 @@ struct jit {
     enum step exit_step;
     uint64_t fault_pc;
     int fault_signal;
-#define JIT_SIGILL 4                 /* SIGILL: <signal.h> has names of registers that are ours, too */
     long long fault_registers[16];   /* as in ucontext_t, rip left out */
     struct translation *translation; /* scratch of jit_translate.c */
     struct jit_tools *tools;         /* NULL: nobody is told of new blocks */
@@ -457,6 +450,10 @@ struct probe {
 struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address); /* any: it may be not canonical */
 struct host_operand jit_probe_target(struct jit *jit); /* of jmp or call on a hit, if jit->is_low */
 bool jit_can_probe(const struct jit *jit);
+/* T0: the guest address of that offset in the current page. */
+void jit_emit_page_address(const struct jit *jit, struct emitter *e, int64_t page_offset, bool code64);
+/* Leaves for the guest address in T0; `origin`: jit->origin. */
+void jit_emit_jump_by_lookup(const struct jit *jit, struct emitter *e, uint32_t origin);
 void jit_emit_l1_entry(struct jit *jit, struct emitter *e, unsigned privilege);
 unsigned jit_jump_index(const struct jit *jit, uint64_t key);
 
@@ -480,7 +477,6 @@ struct jit_block *jit_translate_loop(struct jit *jit, gpa_t gpa, const uint8_t *
 
 /* Where jumps that were looked up arrive, with the guest address in T0. Takes 32 bytes of cold code the first time. */
 const uint8_t *jit_indirect_entry(struct jit *jit, struct jit_block *block);
-#define INDIRECT_ENTRY_MAX 32
 
 /* jit_context.c */
 static inline unsigned jit_mode_cpl(jit_mode_t mode)
@@ -501,8 +497,8 @@ jit_mode_t jit_current_mode(const struct cpu *cpu);
 /* Host code for cpu_rip (exact); NULL: not translatable, or a fault (*faulted). */
 const void *jit_find_entry(struct jit *jit, bool *faulted);
 bool jit_can_run(const struct cpu *cpu);
-void jit_load_flags(
-    struct jit *jit); /* what translated code has of RFLAGS beside the host's flags, and the TSC's offset */
+/* What translated code has of RFLAGS beside the host's flags, and the TSC's offset. */
+void jit_load_flags(struct jit *jit);
 struct jit_fetched {
     const uint8_t *host; /* NULL: not RAM or ROM */
     gpa_t gpa;

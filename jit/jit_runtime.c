@@ -127,8 +127,7 @@ const void *jit_find_entry(struct jit *jit, bool *faulted)
 
     *faulted = false;
     jit->stats.lookups++;
-    if (unlikely(!jit_cache_has_room(jit))) /* for an indirect entry, too */
-        jit_cache_make_room(jit);
+    jit_cache_make_room(jit); /* for an indirect entry, too */
     if (!jit_fetch(cpu, cpu->cpu_rip, &f)) {
         *faulted = true;
         return NULL;
@@ -539,13 +538,8 @@ static void link_by_lookup(struct jit *jit, const struct jit_block *block, const
 
     if (link->flags_elsewhere || !jit_cache_has_room(jit))
         return;
-    emit_load(e, T0, host_at(&jit->vpage));
-    if (block->mode & MODE_CODE64)
-        emit_lea(e, T0, host_base(T0, link->page_offset));
-    else
-        emit_lea32(e, T0, host_base(T0, link->page_offset));
-    emit_mov_imm32(e, A0, (uint32_t)origin_of(info));
-    emit_jmp(e, jit->thunk_lookup);
+    jit_emit_page_address(jit, e, link->page_offset, block->mode & MODE_CODE64);
+    jit_emit_jump_by_lookup(jit, e, (uint32_t)origin_of(info));
     emit_patch_rel32(jit->code.write + link->patch, jit->hot.delta, start);
 }
 

@@ -12,6 +12,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+_Static_assert(JIT_SIGILL == SIGILL, "Linux");
+
 static const int caught[] = { SIGFPE, SIGSEGV, SIGBUS, SIGILL };
 static struct sigaction previous[sizeof(caught) / sizeof(caught[0])];
 static pthread_once_t once = PTHREAD_ONCE_INIT;

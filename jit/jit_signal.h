@@ -13,13 +13,15 @@ struct jit_signal_region {
     uint64_t return_base;
 };
 
+#define JIT_SIGILL 4 /* SIGILL: <signal.h> has names of registers that are the translator's, too */
+
 void jit_signal_install(void);                                      /* once per process */
 void jit_signal_set_region(const struct jit_signal_region *region); /* of this thread */
 
 /* jit_signal_glue.c, called by the handler */
 void jit_signal_return_stack_lost(struct jit *jit);
-bool jit_signal_note_fault(struct jit *jit, int number, uintptr_t pc,
-                           const long long *registers); /* false: no guest instruction is there */
+/* False: no guest instruction is there. */
+bool jit_signal_note_fault(struct jit *jit, int number, uintptr_t pc, const long long *registers);
 void jit_signal_report(const struct jit *jit, uintptr_t pc, const long long *registers);
 
 #endif

@@ -19,22 +19,6 @@ static struct host_operand guest_register(const struct jit *jit, unsigned guest)
     return host_at(&jit->cpu->gpr[guest]);
 }
 
-/* The flags as LAHF and SETO give them, in AX; RAX was saved before. */
-static void flags_to_ax(struct emitter *e)
-{
-    emit8(e, 0x9f); /* lahf */
-    emit8(e, 0x0f); /* seto al */
-    emit8(e, 0x90);
-    emit8(e, 0xc0);
-}
-
-static void flags_from_ax(struct emitter *e)
-{
-    emit8(e, 0x04); /* add al, 0x7f */
-    emit8(e, 0x7f);
-    emit8(e, 0x9e); /* sahf */
-}
-
 static void save_registers(struct jit *jit, struct emitter *e)
 {
     for (unsigned guest = 0; guest < 16; guest++)
@@ -43,14 +27,14 @@ static void save_registers(struct jit *jit, struct emitter *e)
     emit_store(e, host_at(&jit->t0), T0);
     emit_store(e, host_at(&jit->t1), T1);
     emit_store(e, host_at(&jit->a0), A0);
-    flags_to_ax(e);
+    emit_flags_to_ax(e);
     emit_store(e, host_at(&jit->flags_ax), HOST_RAX);
 }
 
 static void load_registers(struct jit *jit, struct emitter *e)
 {
     emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
-    flags_from_ax(e);
+    emit_flags_from_ax(e);
     for (unsigned guest = 0; guest < 16; guest++)
         if (is_pinned(guest))
             emit_load(e, host_of_guest[guest], guest_register(jit, guest));
@@ -169,7 +153,7 @@ static void restore_after_access(struct jit *jit, struct emitter *e)
 {
     emit_load(e, HOST_R15, host_at(&jit->r15));
     emit_load(e, HOST_RAX, host_at(&jit->flags_ax));
-    flags_from_ax(e);
+    emit_flags_from_ax(e);
     emit_load(e, HOST_RAX, host_at(&jit->rax));
 }
 
@@ -209,7 +193,7 @@ static const uint8_t *emit_access(struct jit *jit, struct emitter *e, bool write
     int32_t host = write ? offsetof(struct tlb_entry, host_w) : offsetof(struct tlb_entry, host_r);
 
     emit_store(e, host_at(&jit->rax), HOST_RAX);
-    flags_to_ax(e);
+    emit_flags_to_ax(e);
     emit_store(e, host_at(&jit->flags_ax), HOST_RAX);
     emit_store(e, host_at(&jit->r15), HOST_R15);
     emit_count_misprediction(jit, e);
@@ -352,6 +336,23 @@ unsigned jit_jump_index(const struct jit *jit, uint64_t key)
     return (unsigned)index;
 }
 
+void jit_emit_page_address(const struct jit *jit, struct emitter *e, int64_t page_offset, bool code64)
+{
+    struct host_operand address = host_base(T0, (int32_t)page_offset);
+
+    emit_load(e, T0, host_at(&jit->vpage));
+    if (code64)
+        emit_lea(e, T0, address);
+    else
+        emit_lea32(e, T0, address);
+}
+
+void jit_emit_jump_by_lookup(const struct jit *jit, struct emitter *e, uint32_t origin)
+{
+    emit_mov_imm32(e, A0, origin);
+    emit_jmp(e, jit->thunk_lookup);
+}
+
 struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address)
 {
     struct host_operand key = {
@@ -376,9 +377,7 @@ struct probe jit_emit_probe(struct jit *jit, struct emitter *e, bool any_address
     probe.attention = e->p - 4;
     emit_short_here(e, hit);
     if (any_address) { /* else an address that is not canonical would do for that of another salt, whatever its privilege */
-        emit_load(e, A0, host_near(&jit->half_space));
-        emit_lea(e, A0, host_base_index(A0, T0, 0));
-        emit_pext(e, T1, A0, &jit->high_mask);
+        emit_canonical_check(e, T0, &jit->half_space);
         uint8_t *canonical = emit_short(e, OPCODE_JRCXZ), *not = emit_short(e, OPCODE_JMP8);
         *not = (uint8_t)(miss - (not +1));
         emit_short_here(e, canonical);
@@ -417,9 +416,7 @@ static void emit_hashed_lookup(struct jit *jit, struct emitter *e)
     emit_short_here(e, hit);
     emit_load(e, T1, host_at(&jit->negative_salt));
     emit_lea(e, T0, host_base_index(T0, T1, 0));
-    emit_load(e, T1, host_at(&jit->half_space)); /* canonical? */
-    emit_lea(e, T1, host_base_index(T1, T0, 0));
-    emit_bytes(e, "\x48\x0f\xc9\x0f\xb7\xc9", 6); /* bswap rcx; movzx ecx, cx */
+    emit_canonical_check(e, T0, &jit->half_space);
     uint8_t *canonical = emit_short(e, OPCODE_JRCXZ);
     emit_jmp(e, jit->thunk_missed);
     emit_short_here(e, canonical);

@@ -83,14 +83,14 @@ static void emit_jcc_slow(struct string_thunk *s, unsigned cc)
 static void emit_flags_away(const struct string_thunk *s)
 {
     emit_store(s->e, host_at(&s->jit->rax), HOST_RAX);
-    emit_bytes(s->e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
+    emit_flags_to_ax(s->e);
     emit_store(s->e, host_at(&s->jit->flags_ax), HOST_RAX);
 }
 
 static void emit_flags_back(const struct string_thunk *s)
 {
     emit_load(s->e, HOST_RAX, host_at(&s->jit->flags_ax));
-    emit_bytes(s->e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+    emit_flags_from_ax(s->e);
     emit_load(s->e, HOST_RAX, host_at(&s->jit->rax));
 }
 

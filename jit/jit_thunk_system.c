@@ -106,16 +106,6 @@ static void emit_copy_salt(struct emitter *e, const struct mode_salt *to, const 
     emit_store32(e, host_at(&to->mode), T1);
 }
 
-static void emit_store_qword(struct emitter *e, const void *to, uint32_t value)
-{
-    struct host_operand m = host_at(to);
-
-    emit8(e, 0x48);
-    emit8(e, 0xc7);
-    emit_modrm_memory(e, 0, &m, 4);
-    emit32(e, value);
-}
-
 /* cpl, code_size, privilege, activity */
 static void emit_level(struct emitter *e, struct cpu *cpu, unsigned cpl, unsigned privilege)
 {
@@ -149,7 +139,7 @@ static void emit_syscall(struct jit *jit, struct emitter *e)
     emit_lea(e, T0, image);
     emit_store(e, host_at(&cpu->gpr[REG_R11]), T0);
     emit_mov_rr(e, host_of_guest[REG_RCX], A0);
-    emit_store_qword(e, &jit->interrupts, 0);
+    emit_store_imm(e, host_at(&jit->interrupts), 0);
     emit_copy(e, &cpu->segs[SEG_CS].attributes, &call->kernel_code);
     emit_copy(e, &cpu->segs[SEG_SS].attributes, &call->kernel_stack);
     emit_level(e, cpu, 0, MMU_SUPERVISOR);
@@ -161,7 +151,7 @@ static void emit_syscall(struct jit *jit, struct emitter *e)
     emit_load(e, HOST_RSP, host_at(&jit->return_base));
     emit_short_here(e, deep);
     emit_store(e, host_at(&jit->user_stack.sp), HOST_RSP);
-    emit_store_qword(e, &jit->outer_stack.sp, 0);
+    emit_store_imm(e, host_at(&jit->outer_stack.sp), 0);
     emit_load(e, T1, host_at(&call->sentinel));
     emit_lea(e, HOST_RSP, host_base(HOST_RSP, -RETURN_FRAME));
     emit_store(e, host_base(HOST_RSP, 0), T1);
@@ -222,8 +212,8 @@ static void emit_sysret(struct jit *jit, struct emitter *e)
     emit_copy(e, &cpu->segs[SEG_SS].attributes, &call->user_stack);
     emit_level(e, cpu, 3, MMU_USER);
     emit_load(e, HOST_RSP, host_at(&jit->user_stack.sp));
-    emit_store_qword(e, &jit->user_stack.sp, 0);
-    emit_store_qword(e, &jit->outer_stack.sp, 0);
+    emit_store_imm(e, host_at(&jit->user_stack.sp), 0);
+    emit_store_imm(e, host_at(&jit->outer_stack.sp), 0);
     emit_copy_salt(e, &jit->current, &jit->user_stack.owner);
     emit_load32(e, A0, host_at(&jit->current.number));
     emit_bytes(e, "\x49\xc1\xe7\x30", 4); /* shl r15, 48 */
@@ -248,13 +238,6 @@ static void fall_back_unless_equal(struct emitter *e, struct fallbacks *f, const
     emit_load32(e, A0, host_at(negative));
     emit_lea32(e, T1, host_base_index(T1, A0, 0));
     fall_back_unless_zero(e, f);
-}
-
-static void emit_add_to(struct emitter *e, const void *cell, int32_t value)
-{
-    emit_load(e, T1, host_at(cell));
-    emit_lea(e, T1, host_base(T1, value));
-    emit_store(e, host_at(cell), T1);
 }
 
 /* What was called with AC clear is not returned to with AC set: change_stack in jit_context.c. Where the push meets the guard page
@@ -289,7 +272,7 @@ static const uint8_t *emit_access_switch(struct jit *jit, struct emitter *e, boo
         emit_raise_barrier(jit, e);
     } else {
         emit_load(e, HOST_RSP, host_at(&jit->outer_stack.sp));
-        emit_store_qword(e, &jit->outer_stack.sp, 0);
+        emit_store_imm(e, host_at(&jit->outer_stack.sp), 0);
     }
     emit_copy_salt(e, &jit->current, &to->current);
     emit_copy(e, &jit->salt, &to->salt);

@@ -9,14 +9,11 @@
 static void emit_count(struct translation *t)
 {
     struct emitter *e = &t->jit->hot;
-
     const uint8_t *start = e->p;
 
     if (!t->jit->has_stats)
         return;
-    emit_load(e, T1, host_at(&t->jit->executed));
-    emit_lea(e, T1, host_base(T1, 1));
-    emit_store(e, host_at(&t->jit->executed), T1);
+    emit_add_to(e, &t->jit->executed, 1);
     t->counting_bytes += (unsigned)(e->p - start);
 }
 

@@ -60,8 +60,7 @@ struct tinsn {
     bool save_flags;      /* PUSHFQ before it: its check, and others, will clobber flags that cannot be made again */
     bool can_clobber;     /* its check may clobber the host's flags */
     bool restore_flags;   /* the guest's flags must be made again after its check, before it */
-    uint8_t
-        exit_source; /* branches: 1 + instruction that set the flags, if they can be worked out from exit_registers; 0 */
+    uint8_t exit_source;  /* branches: 1 + instruction that set the flags, if exit_registers tell them; 0 */
     uint16_t exit_registers;
     uint8_t flags_source; /* 1 + instruction that the guest's flags come from, during its check, if not the host's; 0 */
 };
@@ -106,8 +105,7 @@ struct translation {
     uint8_t stale_source; /* as flags_source */
     uint8_t end_source;   /* as exit_source, at the end */
     uint16_t end_registers;
-    bool
-        entry_window; /* checks clobber the flags that the block is entered with (FLAGS_ENTRY), until all are set again */
+    bool entry_window; /* checks clobber the flags of the entry (FLAGS_ENTRY), until all are set again */
     uint16_t entry_writes;
     uint8_t replays[REPLAYS_MAX]; /* instructions */
     unsigned replay_count;
@@ -126,14 +124,14 @@ struct translation {
 };
 
 /* jit_decode.c */
-unsigned translation_decode(struct translation *t,
-                            unsigned max_insns); /* 0: the first instruction crosses the page's end */
-bool translation_decode_loop(
-    struct translation *t); /* several iterations of a loop that begins here; false: there is none */
+/* 0: the first instruction crosses the page's end. */
+unsigned translation_decode(struct translation *t, unsigned max_insns);
+/* Several iterations of a loop that begins here; false: there is none. */
+bool translation_decode_loop(struct translation *t);
 /* jit_analyse.c */
 void translation_analyse(struct translation *t);
-bool can_execute_again(
-    const struct tinsn *i); /* CMP, TEST of registers: executing it again changes nothing but flags */
+/* CMP, TEST of registers, and their like: executing it again changes nothing but flags. */
+bool can_execute_again(const struct tinsn *i);
 
 /* jit_emit_memory.c */
 /* Resolves the memory operand of the current instruction: emits address and check, returns what to use as the host operand. `extra`:
@@ -142,8 +140,8 @@ struct host_operand emit_memory(struct translation *t, struct tinsn *i, bool t1_
 /* The same for a stack access of `size` at guest rsp + offset. */
 struct host_operand emit_stack_access(struct translation *t, struct tinsn *i, int32_t offset, unsigned size, bool write,
                                       bool t1_free);
-unsigned emit_guest_register(struct translation *t, unsigned guest,
-                             unsigned scratch); /* host register that has its value */
+/* The host register that has its value. */
+unsigned emit_guest_register(struct translation *t, unsigned guest, unsigned scratch);
 struct host_operand guest_cell(const struct translation *t, unsigned guest);
 /* The same in two steps: the address into T0 (T1 may be used), then its check. T1 is free afterwards. */
 void emit_address(struct translation *t, const struct tinsn *i);
@@ -157,8 +155,8 @@ struct stub_access {
 };
 void emit_cold_header(struct translation *t);
 const uint8_t *emit_stub(struct translation *t, enum stub_kind kind, const uint8_t *thunk);
-const uint8_t *emit_stub_inline(struct translation *t, enum stub_kind kind,
-                                const uint8_t *thunk); /* what lies before falls into it */
+/* What lies before falls into it. */
+const uint8_t *emit_stub_inline(struct translation *t, enum stub_kind kind, const uint8_t *thunk);
 const uint8_t *emit_stub_poll(struct translation *t, int64_t page_offset, unsigned flags_source);
 const uint8_t *emit_stub_link(struct translation *t, unsigned flags_source); /* link_count */
 const uint8_t *emit_stub_far_link(struct translation *t, int64_t page_offset, unsigned counter);
@@ -198,17 +196,16 @@ void emit_exit_by_lookup(struct translation *t, unsigned page_offset); /* the in
 bool system_is_inline(const struct translation *t, const struct tinsn *i);
 void emit_system(struct translation *t, struct tinsn *i);
 bool system_may_leave(const struct tinsn *i); /* KIND_SYSTEM: C may be needed after all */
-const uint8_t *system_thunk(const struct translation *t,
-                            const struct tinsn *i); /* of SYSCALL, SYSRET, STAC, CLAC; NULL: none */
-void emit_pushf_value(struct translation *t);       /* the image of RFLAGS into T1; T0 is used */
+/* Of SYSCALL, SYSRET, STAC, CLAC; NULL: none. */
+const uint8_t *system_thunk(const struct translation *t, const struct tinsn *i);
+void emit_pushf_value(struct translation *t); /* the image of RFLAGS into T1; T0 is used */
 
 /* jit_emit_bits.c */
 bool bits_are_inline(const struct translation *t, const struct tinsn *i);
 void emit_bits(struct translation *t, struct tinsn *i);
 
 /* jit_translate.c */
-void emit_flags_again(
-    struct translation *t,
-    unsigned source); /* source: flags_source; executes CMP or TEST once more, or takes the saved ones */
+/* source: flags_source; executes CMP or TEST once more, or takes the saved ones. */
+void emit_flags_again(struct translation *t, unsigned source);
 
 #endif
