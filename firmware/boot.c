@@ -95,7 +95,6 @@ static void unload(struct boot_image *image)
         return;
     boot_file_free(&image->kernel);
     boot_file_free(&image->initrd);
-    boot_file_free(&image->payload);
     for (unsigned i = 0; i < image->module_count; i++) {
         boot_file_free(&image->modules[i].file);
         free(image->modules[i].command_line);

@@ -10,7 +10,7 @@
 struct boot_file {
     uint8_t *data;
     size_t size;
-    int fd;    /* if open */
+    int fd; /* if open */
     bool open;
     bool once; /* a pipe or device: cannot be read a second time, so it is kept */
 };
@@ -43,8 +43,8 @@ struct boot_image {
     bool loaded;
     enum boot_kind kind;
     struct boot_file kernel, initrd;
-    struct boot_file payload; /* bzImage: what was unpacked */
-    struct elf_image elf;     /* of the payload or of the kernel file */
+    bool unpacks;         /* bzImage: `elf` is the kernel inside */
+    struct elf_image elf; /* of that or of the kernel file */
     struct multiboot_layout multiboot;
     struct boot_module modules[MULTIBOOT_MODULES_MAX];
     unsigned module_count;

@@ -17,7 +17,7 @@ bool elf_image_is_elf(const uint8_t *data, size_t size)
     return size >= EI_NIDENT && !memcmp(data, ELFMAG, SELFMAG);
 }
 
-static int add_segment(struct elf_image *elf, const GElf_Phdr *phdr, size_t file_size, struct error *err)
+static int add_segment(struct elf_image *elf, const GElf_Phdr *phdr, uint64_t file_size, struct error *err)
 {
     struct elf_segment *segment;
 
@@ -26,8 +26,8 @@ static int add_segment(struct elf_image *elf, const GElf_Phdr *phdr, size_t file
     if (phdr->p_filesz > phdr->p_memsz)
         return error_set(err, EINVAL, "an ELF segment is larger in the file than in memory");
     if (phdr->p_offset > file_size || phdr->p_filesz > file_size - phdr->p_offset)
-        return error_set(err, EINVAL, "the ELF file is truncated: a segment ends at byte %llu, the file at %zu",
-                         (unsigned long long)(phdr->p_offset + phdr->p_filesz), file_size);
+        return error_set(err, EINVAL, "the ELF file is truncated: a segment ends at byte %llu, the file at %llu",
+                         (unsigned long long)(phdr->p_offset + phdr->p_filesz), (unsigned long long)file_size);
     if (phdr->p_paddr + phdr->p_memsz < phdr->p_paddr)
         return error_set(err, EINVAL, "an ELF segment wraps around the end of memory");
     if (elf->segment_count == ELF_SEGMENTS_MAX)
@@ -68,7 +68,8 @@ static void read_notes(struct elf_image *elf, Elf *handle, const GElf_Phdr *phdr
     }
 }
 
-static int parse(struct elf_image *elf, Elf *handle, size_t size, struct error *err)
+/* `size` bytes are there, of `file_size`. */
+static int parse(struct elf_image *elf, Elf *handle, size_t size, uint64_t file_size, struct error *err)
 {
     GElf_Ehdr header;
     size_t count;
@@ -89,7 +90,7 @@ static int parse(struct elf_image *elf, Elf *handle, size_t size, struct error *
         if (!gelf_getphdr(handle, i, &phdr))
             return error_set(err, EINVAL, "the ELF program headers are damaged (%s)", elf_errmsg(-1));
         if (phdr.p_type == PT_LOAD) {
-            result = add_segment(elf, &phdr, size, err);
+            result = add_segment(elf, &phdr, file_size, err);
             if (result)
                 return result;
         } else if (phdr.p_type == PT_NOTE && phdr.p_offset <= size && phdr.p_filesz <= size - phdr.p_offset) {
@@ -101,7 +102,7 @@ static int parse(struct elf_image *elf, Elf *handle, size_t size, struct error *
     return 0;
 }
 
-int elf_image_parse(struct elf_image *elf, const uint8_t *data, size_t size, struct error *err)
+static int parse_memory(struct elf_image *elf, const uint8_t *data, size_t size, uint64_t file_size, struct error *err)
 {
     Elf *handle;
     int result;
@@ -113,21 +114,60 @@ int elf_image_parse(struct elf_image *elf, const uint8_t *data, size_t size, str
     handle = elf_memory((char *)data, size);
     if (!handle)
         return error_set(err, EINVAL, "not an ELF file that libelf can read (%s)", elf_errmsg(-1));
-    result = elf_kind(handle) == ELF_K_ELF ? parse(elf, handle, size, err) : error_set(err, EINVAL, "not an ELF file");
+    result = elf_kind(handle) == ELF_K_ELF ? parse(elf, handle, size, file_size, err)
+                                           : error_set(err, EINVAL, "not an ELF file");
     elf_end(handle);
     return result;
 }
 
-bool elf_image_place(const struct elf_image *elf, const uint8_t *data, struct physmem *mem)
+int elf_image_parse(struct elf_image *elf, const uint8_t *data, size_t size, struct error *err)
+{
+    return parse_memory(elf, data, size, size, err);
+}
+
+int elf_image_parse_head(struct elf_image *elf, const uint8_t *data, size_t size, struct error *err)
+{
+    return parse_memory(elf, data, size, INT64_MAX, err);
+}
+
+bool elf_image_place_zeros(const struct elf_image *elf, struct physmem *mem)
 {
     for (unsigned i = 0; i < elf->segment_count; i++) {
         const struct elf_segment *segment = &elf->segments[i];
 
-        if (!boot_write(mem, segment->address, data + segment->offset, segment->file_size) ||
-            !physmem_zero(mem, segment->address + segment->file_size, segment->memory_size - segment->file_size))
+        if (!physmem_zero(mem, segment->address + segment->file_size, segment->memory_size - segment->file_size))
             return false;
     }
     return true;
+}
+
+bool elf_image_place_piece(const struct elf_image *elf, uint64_t position, const uint8_t *data, size_t size,
+                           struct physmem *mem)
+{
+    for (unsigned i = 0; i < elf->segment_count; i++) {
+        const struct elf_segment *segment = &elf->segments[i];
+        uint64_t start = MAX(segment->offset, position);
+        uint64_t end = MIN(segment->offset + segment->file_size, position + size);
+
+        if (start < end &&
+            !boot_write(mem, segment->address + (start - segment->offset), data + (start - position), end - start))
+            return false;
+    }
+    return true;
+}
+
+uint64_t elf_image_file_end(const struct elf_image *elf)
+{
+    uint64_t end = 0;
+
+    for (unsigned i = 0; i < elf->segment_count; i++)
+        end = MAX(end, elf->segments[i].offset + elf->segments[i].file_size);
+    return end;
+}
+
+bool elf_image_place(const struct elf_image *elf, const uint8_t *data, struct physmem *mem)
+{
+    return elf_image_place_zeros(elf, mem) && elf_image_place_piece(elf, 0, data, elf_image_file_end(elf), mem);
 }
 
 uint64_t elf_image_physical_entry(const struct elf_image *elf)

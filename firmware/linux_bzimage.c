@@ -1,8 +1,9 @@
 /* Linux bzImage (Documentation/arch/x86/boot.rst, zero-page.rst).
  *
- * By default the compressed kernel inside is unpacked here and its ELF segments are put where they are linked, which is
- * what the kernel's own decompressor would do but for the choice of a random address: without it, relocations (which
- * follow the ELF file) need not be applied. It is entered at its startup_64 in long mode with identity page tables.
+ * By default the compressed kernel inside is unpacked here, piece by piece (its headers once before, to know where it
+ * goes), and its ELF segments are put where they are linked, which is what the kernel's own decompressor would do but
+ * for the choice of a random address: without it, relocations (which follow the ELF file) need not be applied. It is
+ * entered at its startup_64 in long mode with identity page tables.
  * A compression that we do not know, or no_unpack, starts the bzImage at its own entry and the guest unpacks.
  *
  *   file:  boot sector + setup: (setup_sects + 1) * 512 bytes | protected-mode code, syssize * 16 bytes
@@ -96,30 +97,41 @@ static uint64_t load_address(const struct boot_file *file)
 
 /* ---- Loading ---- */
 
-/* 0: image->payload and image->elf are ready; 1: not possible, start the bzImage itself. */
-static int unpack_kernel(struct boot_image *image, struct error *err)
+static const uint8_t *payload(const struct boot_file *file)
+{
+    return file->data + setup_size(file) + get32(file, HDR_PAYLOAD_OFFSET);
+}
+
+/* Takes the beginning of the unpacked kernel. */
+static int take_head(void *opaque, const uint8_t *data, size_t size, struct error *err)
+{
+    struct boot_image *image = opaque;
+
+    image->unpacks =
+        !elf_image_parse_head(&image->elf, data, size, err) && image->elf.is_64 && image->elf.machine == EM_X86_64;
+    return 1;
+}
+
+/* 0: image->elf is ready; 1: not possible, start the bzImage itself. */
+static int unpack_head(struct boot_image *image, struct error *err)
 {
     struct boot_file *file = &image->kernel;
     uint64_t start = setup_size(file) + get32(file, HDR_PAYLOAD_OFFSET), length = get32(file, HDR_PAYLOAD_LENGTH);
     int result;
 
+    image->unpacks = false;
     if (image->config.no_unpack || version(file) < 0x208 || length == 0)
         return 1;
     if (start > file->size || length > file->size - start)
         return error_set(err, EINVAL,
                          "-kernel %s: truncated bzImage: the kernel in it ends at byte %llu, the file at %zu",
                          image->config.kernel, (unsigned long long)(start + length), file->size);
-    result = unpack(file->data + start, length, UNPACKED_MAX, &image->payload.data, &image->payload.size, err);
-    if (result == -ENOTSUP)
-        return 1;
-    if (result)
+    result = unpack(payload(file), length, UNPACKED_MAX, take_head, image, err);
+    if (result < 0 && result != -ENOTSUP)
         return error_prefix(err, result, "-kernel %s", image->config.kernel);
-    if (elf_image_parse(&image->elf, image->payload.data, image->payload.size, err) || !image->elf.is_64 ||
-        image->elf.machine != EM_X86_64) {
-        boot_file_free(&image->payload);
-        return 1;
-    }
-    return 0;
+    if (!image->unpacks)
+        image->elf = (struct elf_image){ 0 };
+    return image->unpacks ? 0 : 1;
 }
 
 static int check_memory(const struct boot_image *image, struct error *err)
@@ -169,7 +181,7 @@ int linux_load(struct boot_image *image, struct error *err)
     result = check_header(image, err);
     if (result)
         return result;
-    result = unpack_kernel(image, err);
+    result = unpack_head(image, err);
     if (result < 0)
         return result;
     if (result == 0)
@@ -230,17 +242,48 @@ static int place_params(const struct boot_image *image, struct physmem *mem, gpa
     return 0;
 }
 
+struct placing {
+    const struct elf_image *elf;
+    struct physmem *mem;
+    uint64_t position;
+};
+
+static int place_piece(void *opaque, const uint8_t *data, size_t size, struct error *err)
+{
+    struct placing *placing = opaque;
+    uint64_t position = placing->position;
+
+    placing->position += size;
+    if (elf_image_place_piece(placing->elf, position, data, size, placing->mem))
+        return 0;
+    return boot_place_error("the kernel", placing->elf->low, err);
+}
+
+static int place_unpacked(const struct boot_image *image, struct physmem *mem, struct error *err)
+{
+    const struct boot_file *file = &image->kernel;
+    struct placing placing = { &image->elf, mem, 0 };
+    int result;
+
+    if (!elf_image_place_zeros(&image->elf, mem))
+        return boot_place_error("the kernel", image->elf.low, err);
+    result = unpack(payload(file), get32(file, HDR_PAYLOAD_LENGTH), UNPACKED_MAX, place_piece, &placing, err);
+    if (!result && placing.position < elf_image_file_end(&image->elf))
+        result =
+            error_set(err, EINVAL, "the kernel in it is truncated: a segment ends at byte %llu, the kernel at %llu",
+                      (unsigned long long)elf_image_file_end(&image->elf), (unsigned long long)placing.position);
+    return result ? error_prefix(err, result, "-kernel %s", image->config.kernel) : 0;
+}
+
 static int place_kernel(const struct boot_image *image, struct physmem *mem, struct error *err)
 {
     const struct boot_file *file = &image->kernel;
     uint64_t start = setup_size(file);
 
-    if (image->kind == BOOT_LINUX_ELF) {
-        if (!elf_image_place(&image->elf, image->payload.data, mem))
-            return boot_place_error("the kernel", image->elf.low, err);
-    } else if (!boot_write(mem, load_address(file), file->data + start, file->size - start)) {
+    if (image->kind == BOOT_LINUX_ELF)
+        return place_unpacked(image, mem, err);
+    if (!boot_write(mem, load_address(file), file->data + start, file->size - start))
         return boot_place_error("the kernel", load_address(file), err);
-    }
     return 0;
 }
 

@@ -1,7 +1,8 @@
 /* The payload of a bzImage, unpacked by the libraries of its format: doing it here at host speed
- * saves the guest from decompressing itself. Input is hostile: output grows as it comes, up to a limit.
+ * saves the guest from decompressing itself. What comes out goes on piece by piece, from a buffer that is used again and
+ * again: most of what it costs to fill fresh memory is the host's zeroing it.
  *
- * The kernel's build appends the unpacked size (u32) to all but gzip, which ends in it anyway; only a hint here. */
+ * The kernel's build appends the unpacked size (u32) to all but gzip, which ends in it anyway; it is not looked at. */
 #include "firmware/unpack.h"
 
 #include "base/host_memory.h"
@@ -17,33 +18,48 @@
 
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_CHUNK (8u << 20)
+#define STREAM_CHUNK     MIB /* all but lz4 */
 #define XZ_MEMORY_LIMIT  (512ull << 20)
 
 struct output {
-    uint8_t *data;
-    size_t size, capacity, limit;
+    uint8_t *data; /* what comes out next, `capacity` bytes; `size` are there */
+    size_t size, capacity;
+    uint64_t taken, limit; /* bytes that the sink has got, and may get */
+    unpack_sink_fn sink;
+    void *opaque;
 };
 
-/* Makes room for at least one more byte, or for `room` bytes. -EFBIG, -ENOMEM. */
-static int output_reserve(struct output *out, size_t room, struct error *err)
+static int no_memory(struct error *err)
 {
-    size_t wanted = out->size + MAX(room, (size_t)1), capacity = MAX(out->capacity, (size_t)1 << 20);
-    uint8_t *data;
+    return error_set(err, ENOMEM, "no memory to unpack the kernel");
+}
 
-    if (wanted <= out->capacity)
-        return 0;
-    if (wanted > out->limit)
-        return error_set(err, EFBIG, "the unpacked kernel is bigger than %zu MiB", out->limit >> 20);
-    while (capacity < wanted)
-        capacity *= 2;
-    capacity = MIN(capacity, out->limit);
-    data = realloc(out->data, capacity);
-    if (!data)
-        return error_set(err, ENOMEM, "no memory to unpack the kernel");
-    host_memory_prefer_huge(data, capacity);
-    out->data = data;
+static int output_create(struct output *out, size_t capacity, struct error *err)
+{
+    out->data = malloc(capacity);
+    if (!out->data)
+        return no_memory(err);
+    host_memory_prefer_huge(out->data, capacity);
     out->capacity = capacity;
     return 0;
+}
+
+static int output_give(struct output *out, const uint8_t *data, size_t size, struct error *err)
+{
+    if (size > out->limit - out->taken)
+        return error_set(err, EFBIG, "the unpacked kernel is bigger than %llu MiB",
+                         (unsigned long long)(out->limit / MIB));
+    out->taken += size;
+    return size ? out->sink(out->opaque, data, size, err) : 0;
+}
+
+/* What is there goes to the sink; the buffer is empty again. */
+static int output_flush(struct output *out, struct error *err)
+{
+    size_t size = out->size;
+
+    out->size = 0;
+    return output_give(out, out->data, size, err);
 }
 
 static int damaged(const char *format, struct error *err)
@@ -51,70 +67,85 @@ static int damaged(const char *format, struct error *err)
     return error_set(err, EINVAL, "its %s data is damaged or truncated", format);
 }
 
+/* The end of a format's loop: what is left goes to the sink if all went well. */
+static int finish(struct output *out, int result, bool complete, const char *format, struct error *err)
+{
+    if (result)
+        return result;
+    result = output_flush(out, err);
+    return result || complete ? result : damaged(format, err);
+}
+
 static int unpack_gzip(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
     z_stream stream = { .next_in = (Bytef *)in, .avail_in = in_size };
-    int status = Z_OK, result = 0;
+    int status = Z_OK, result = output_create(out, STREAM_CHUNK, err);
 
+    if (result)
+        return result;
     if (inflateInit2(&stream, 15 + 16) != Z_OK)
-        return error_set(err, ENOMEM, "no memory to unpack the kernel");
-    while (status == Z_OK && !(result = output_reserve(out, 0, err))) {
+        return no_memory(err);
+    while (status == Z_OK && !result) {
         stream.next_out = out->data + out->size;
         stream.avail_out = out->capacity - out->size;
         status = inflate(&stream, Z_NO_FLUSH);
         out->size = out->capacity - stream.avail_out;
+        if (status == Z_OK && out->size == out->capacity)
+            result = output_flush(out, err);
     }
     inflateEnd(&stream);
-    if (!result && status != Z_STREAM_END)
-        result = damaged("gzip", err);
-    return result;
+    return finish(out, result, status == Z_STREAM_END, "gzip", err);
 }
 
 static int unpack_xz(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
     lzma_stream stream = LZMA_STREAM_INIT;
     lzma_ret status = LZMA_OK;
-    int result = 0;
+    int result = output_create(out, STREAM_CHUNK, err);
 
+    if (result)
+        return result;
     if (lzma_stream_decoder(&stream, XZ_MEMORY_LIMIT, 0) != LZMA_OK)
-        return error_set(err, ENOMEM, "no memory to unpack the kernel");
+        return no_memory(err);
     stream.next_in = in;
     stream.avail_in = in_size;
-    while (status == LZMA_OK && !(result = output_reserve(out, 0, err))) {
+    while (status == LZMA_OK && !result) {
         stream.next_out = out->data + out->size;
         stream.avail_out = out->capacity - out->size;
         status = lzma_code(&stream, LZMA_FINISH);
         out->size = out->capacity - stream.avail_out;
+        if (status == LZMA_OK && out->size == out->capacity)
+            result = output_flush(out, err);
     }
     lzma_end(&stream);
-    if (!result && status != LZMA_STREAM_END)
-        result = damaged("xz", err);
-    return result;
+    return finish(out, result, status == LZMA_STREAM_END, "xz", err);
 }
 
 static int unpack_zstd(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
-    ZSTD_DCtx *context = ZSTD_createDCtx();
     ZSTD_inBuffer input = { .src = in, .size = in_size };
     size_t status = 1;
-    int result = 0;
+    int result = output_create(out, STREAM_CHUNK, err);
+    ZSTD_DCtx *context = result ? NULL : ZSTD_createDCtx();
 
+    if (result)
+        return result;
     if (!context)
-        return error_set(err, ENOMEM, "no memory to unpack the kernel");
+        return no_memory(err);
     /* 0: the frame is complete. No progress on either side: the input ended inside it. */
-    while (status && !(result = output_reserve(out, 0, err))) {
+    while (status && !result) {
         ZSTD_outBuffer output = { .dst = out->data, .size = out->capacity, .pos = out->size };
         size_t consumed = input.pos;
 
         status = ZSTD_decompressStream(context, &output, &input);
-        if (ZSTD_isError(status) || (status && input.pos == consumed && output.pos == out->size)) {
-            result = damaged("zstd", err);
+        if (ZSTD_isError(status) || (status && input.pos == consumed && output.pos == out->size))
             break;
-        }
         out->size = output.pos;
+        if (out->size == out->capacity)
+            result = output_flush(out, err);
     }
     ZSTD_freeDCtx(context);
-    return result;
+    return finish(out, result, status == 0, "zstd", err);
 }
 
 /* Magic, then chunks: u32 compressed size, data that unpacks to at most 8 MiB. No end mark: what is left when fewer
@@ -122,10 +153,11 @@ static int unpack_zstd(const uint8_t *in, size_t in_size, struct output *out, st
 static int unpack_lz4(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
     size_t position = 4;
+    int result = output_create(out, LZ4_LEGACY_CHUNK, err);
 
-    while (in_size - position > 4) {
+    while (!result && in_size - position > 4) {
         uint32_t chunk;
-        int got, result;
+        int got;
 
         memcpy(&chunk, in + position, 4);
         chunk = le32toh(chunk);
@@ -134,30 +166,19 @@ static int unpack_lz4(const uint8_t *in, size_t in_size, struct output *out, str
             continue;
         if (chunk == 0 || chunk > in_size - position)
             return damaged("lz4", err);
-        result = output_reserve(out, LZ4_LEGACY_CHUNK, err);
-        if (result == -EFBIG && out->capacity < out->limit)
-            result = output_reserve(out, out->limit - out->size, err);
-        if (result)
-            return result;
-        got = LZ4_decompress_safe((const char *)in + position, (char *)out->data + out->size, chunk,
-                                  MIN(out->capacity - out->size, LZ4_LEGACY_CHUNK));
+        got = LZ4_decompress_safe((const char *)in + position, (char *)out->data, chunk, LZ4_LEGACY_CHUNK);
         if (got < 0)
             return damaged("lz4", err);
-        out->size += got;
+        out->size = got;
+        result = output_flush(out, err);
         position += chunk;
     }
-    return 0;
+    return result;
 }
 
 static int unpack_plain(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
-    int result = output_reserve(out, in_size, err);
-
-    if (result)
-        return result;
-    memcpy(out->data, in, in_size);
-    out->size = in_size;
-    return 0;
+    return output_give(out, in, in_size, err);
 }
 
 static const struct {
@@ -171,28 +192,16 @@ static const struct {
     { { 0x7f, 'E', 'L', 'F' }, 4, unpack_plain },
 };
 
-int unpack(const uint8_t *in, size_t in_size, size_t limit, uint8_t **out, size_t *out_size, struct error *err)
+int unpack(const uint8_t *in, size_t in_size, uint64_t limit, unpack_sink_fn sink, void *opaque, struct error *err)
 {
-    struct output output = { .limit = limit };
-    int result = error_set(err, ENOTSUP, "unknown compression");
-    uint32_t hint = 0;
+    struct output output = { .limit = limit, .sink = sink, .opaque = opaque };
 
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
         if (in_size < 8 || memcmp(in, formats[i].magic, formats[i].magic_size))
             continue;
-        memcpy(&hint, in + in_size - 4, 4);
-        hint = le32toh(hint);
-        /* Believed only as far as a compressor could have got it there. */
-        if (hint <= limit && hint / 64 <= in_size)
-            result = output_reserve(&output, hint, err);
-        result = formats[i].unpack(in, in_size, &output, err);
-        break;
-    }
-    if (result) {
+        int result = formats[i].unpack(in, in_size, &output, err);
         free(output.data);
         return result;
     }
-    *out = output.data;
-    *out_size = output.size;
-    return 0;
+    return error_set(err, ENOTSUP, "unknown compression");
 }

@@ -112,13 +112,21 @@ struct image image_raw_multiboot(uint32_t load_address)
     return image;
 }
 
+/* The legacy frame: pieces of 8 MiB. */
 static size_t pack_lz4(const struct image *in, uint8_t *out, size_t capacity)
 {
-    uint32_t magic = 0x184c2102, size = LZ4_compress_default((char *)in->data, (char *)out + 8, in->size, capacity - 8);
+    uint32_t magic = 0x184c2102;
+    size_t used = 4;
 
     memcpy(out, &magic, 4);
-    memcpy(out + 4, &size, 4);
-    return 8 + size;
+    for (size_t at = 0; at < in->size; at += 8 * MIB) {
+        size_t piece = MIN(in->size - at, (size_t)8 * MIB);
+        uint32_t size = LZ4_compress_default((char *)in->data + at, (char *)out + used + 4, piece, capacity - used - 4);
+
+        memcpy(out + used, &size, 4);
+        used += 4 + size;
+    }
+    return used;
 }
 
 static size_t pack_xz(const struct image *in, uint8_t *out, size_t capacity)
