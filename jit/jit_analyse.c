@@ -117,9 +117,8 @@ static void values_step(struct values *v, const struct tinsn *i)
         return;
     }
     struct value stack = v->of[REG_RSP];
-    for (unsigned reg = 0; reg < 16; reg++)
-        if (i->writes >> reg & 1)
-            value_new(v, reg);
+    for (unsigned writes = i->writes; writes; writes &= writes - 1)
+        value_new(v, (unsigned)__builtin_ctz(writes));
     if (i->kind == KIND_PUSH)
         v->of[REG_RSP] = (struct value){ stack.name, stack.offset - 8 };
     else if (i->kind == KIND_POP && i->insn.operands[0].reg != REG_RSP)
@@ -277,38 +276,39 @@ static void find_groups(struct translation *t)
     }
 }
 
+static bool overlap(const struct group *a, const struct group *b)
+{
+    return a->first <= b->last && b->first <= a->last;
+}
+
 /* A0 goes to the groups with most accesses whose ranges do not overlap; others keep their address in memory, if that pays. */
 static void place_groups(struct translation *t)
 {
-    bool done[BLOCK_MAX_INSNS] = { false };
-    unsigned slots = 0;
+    uint8_t wanted[BLOCK_MAX_INSNS], in_a0[BLOCK_MAX_INSNS];
+    unsigned wanted_count = 0, a0_count = 0, slots = 0;
 
-    for (unsigned round = 0; round < t->group_count; round++) {
-        unsigned best = t->group_count;
-        for (unsigned g = 0; g < t->group_count; g++)
-            if (!done[g] && (best == t->group_count || t->groups[g].count > t->groups[best].count))
-                best = g;
-        struct group *g = &t->groups[best];
-        done[best] = true;
-        g->slot = NO_SLOT;
-        if (g->count < 2)
-            continue;
+    for (unsigned g = 0; g < t->group_count; g++)
+        if (t->groups[g].count >= 2)
+            wanted[wanted_count++] = (uint8_t)g;
+    for (; wanted_count; wanted_count--) {
+        unsigned best = 0;
+        for (unsigned n = 1; n < wanted_count; n++)
+            if (t->groups[wanted[n]].count > t->groups[wanted[best]].count)
+                best = n;
+        struct group *g = &t->groups[wanted[best]];
         bool free = true;
-        for (unsigned other = 0; other < t->group_count; other++) {
-            const struct group *o = &t->groups[other];
-            if (other != best && done[other] && o->count >= 2 && o->slot == NO_SLOT && o->first <= g->last &&
-                g->first <= o->last)
-                free = false;
-        }
-        if (free) {
-            t->uses_a0 = true;
-            continue;
-        }
-        if (slots < ADDEND_SLOTS)
+        for (unsigned n = 0; n < a0_count; n++)
+            free &= !overlap(g, &t->groups[in_a0[n]]);
+        g->slot = NO_SLOT;
+        if (free)
+            in_a0[a0_count++] = wanted[best];
+        else if (slots < ADDEND_SLOTS)
             g->slot = (uint8_t)slots++;
         else
             g->count = 1;
+        memmove(wanted + best, wanted + best + 1, wanted_count - best - 1); /* the order decides between equals */
     }
+    t->uses_a0 = a0_count;
 }
 
 static void drop_single_groups(struct translation *t)
@@ -386,49 +386,64 @@ static bool needs_flags(const struct tinsn *i)
     return i->kind >= KIND_JCC; /* exits, calls and handlers */
 }
 
+static bool has_own_check(const struct tinsn *i)
+{
+    enum {
+        STACK_KINDS =
+            1 << KIND_PUSH | 1 << KIND_POP | 1 << KIND_LEAVE | 1 << KIND_CALL | 1 << KIND_RET | 1 << KIND_CALL_INDIRECT
+    };
+
+    if (i->kind == KIND_HELPER || i->kind == KIND_HELPER_END)
+        return false;
+    if (i->has_memory && (i->kind == KIND_PUSH || i->kind == KIND_CALL_INDIRECT))
+        return true;
+    return (STACK_KINDS >> i->kind & 1 || i->has_memory) && (i->group == NO_SLOT || i->group_leader);
+}
+
+static void note_flag_uses(struct translation *t)
+{
+    unsigned next = t->count;
+
+    t->flags_until[t->count] = (uint8_t)t->count;
+    for (unsigned n = t->count; n-- > 0;) {
+        struct tinsn *i = &t->insns[n];
+        i->own_check = has_own_check(i);
+        i->needs_flags = needs_flags(i);
+        i->sets_flags = i->flags_set == FLAGS_ARITH;
+        if (i->needs_flags || i->sets_flags)
+            next = n;
+        t->flags_until[n] = (uint8_t)next;
+    }
+}
+
 /* Are flags at instruction `from` set again before anything can see them? */
 static bool unseen_from(const struct translation *t, unsigned from)
 {
-    for (unsigned n = from; n < t->count; n++) {
+    unsigned until = t->flags_until[from];
+
+    if (until == t->count || t->insns[until].needs_flags)
+        return false;
+    for (unsigned n = from; n <= until; n++) {
         const struct tinsn *i = &t->insns[n];
-        if (needs_flags(i) || i->has_memory ||
-            (i->kind != KIND_NATIVE && i->kind != KIND_LEA && i->kind != KIND_NOTHING))
+        if (i->has_memory || (i->kind != KIND_NATIVE && i->kind != KIND_LEA && i->kind != KIND_NOTHING))
             return false;
         if (i->kind == KIND_NATIVE && (i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
                                        i->insn.row->exception_class != EXC_NONE))
             return false; /* may fault */
-        if (i->flags_set == FLAGS_ARITH)
-            return true;
     }
-    return false;
+    return true;
 }
 
 /* May a check before instruction `at` clobber the flags that `source` left? */
 static bool clobber_allowed(const struct translation *t, unsigned at, unsigned source, uint16_t registers)
 {
-    bool again = can_execute_again(&t->insns[source]);
-
-    for (unsigned n = at; n < t->count; n++) {
-        const struct tinsn *i = &t->insns[n];
-        if (needs_flags(i))
-            return again;
-        if (i->flags_set == FLAGS_ARITH)
-            return true;
-        if (i->writes & registers)
-            return again || unseen_from(t, n + 1);
-    }
-    return again;
-}
-
-static bool has_own_check(const struct tinsn *i)
-{
-    bool stack = i->kind == KIND_PUSH || i->kind == KIND_POP || i->kind == KIND_LEAVE || i->kind == KIND_CALL ||
-                 i->kind == KIND_RET || i->kind == KIND_CALL_INDIRECT;
-    if (i->kind == KIND_HELPER || i->kind == KIND_HELPER_END)
-        return false;
-    if (i->has_memory && (i->kind == KIND_PUSH || i->kind == KIND_CALL_INDIRECT))
+    if (can_execute_again(&t->insns[source]))
         return true;
-    return (stack || i->has_memory) && (i->group == NO_SLOT || i->group_leader);
+    unsigned until = t->flags_until[at];
+    for (unsigned n = at; n < until; n++)
+        if (t->insns[n].writes & registers)
+            return unseen_from(t, n + 1);
+    return until < t->count && !t->insns[until].needs_flags;
 }
 
 /* What it costs, in instructions of the host's inner kind, to keep the flags through the checks from `at` to where they are next
@@ -437,24 +452,17 @@ enum { COST_KEEPING_CHECK = 8, COST_SAVE = 5, COST_RESTORE = 8 };
 
 static bool saving_pays(const struct translation *t, unsigned at)
 {
-    unsigned checks = 0, restore = COST_RESTORE;
+    unsigned checks = 0, until = t->flags_until[at];
+    bool restore = until == t->count || t->insns[until].needs_flags;
 
-    for (unsigned n = at; n < t->count; n++) {
-        const struct tinsn *i = &t->insns[n];
-        checks += has_own_check(i);
-        if (needs_flags(i))
-            break;
-        if (i->flags_set == FLAGS_ARITH) {
-            restore = 0;
-            break;
-        }
-    }
-    return COST_SAVE + restore < checks * COST_KEEPING_CHECK;
+    for (unsigned n = at; n < t->count && n <= until; n++)
+        checks += t->insns[n].own_check;
+    return COST_SAVE + (restore ? COST_RESTORE : 0) < checks * COST_KEEPING_CHECK;
 }
 
 static bool may_be_seen_at(const struct tinsn *i)
 {
-    return has_own_check(i) || i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
+    return i->own_check || i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
            i->insn.row->exception_class != EXC_NONE;
 }
 
@@ -463,20 +471,19 @@ static bool may_be_seen_at(const struct tinsn *i)
  * are to be worked out must not need those. */
 static bool find_entry_window(struct translation *t, unsigned at)
 {
+    unsigned until = t->flags_until[at];
     uint16_t writes = 0;
 
+    if (until == t->count || t->insns[until].needs_flags)
+        return false;
     t->entry_writes = 0;
-    for (unsigned n = 0; n < t->count; n++) {
+    for (unsigned n = 0; n <= until; n++) {
         const struct tinsn *i = &t->insns[n];
-        if (n >= at && needs_flags(i))
-            return false;
         if (may_be_seen_at(i) || i->group != NO_SLOT)
             t->entry_writes = writes;
-        if (n >= at && i->flags_set == FLAGS_ARITH)
-            return true;
         writes |= i->writes;
     }
-    return false;
+    return true;
 }
 
 struct flag_plan {
@@ -516,11 +523,11 @@ static void plan_flags(struct translation *t)
     t->entry_window = false;
     for (unsigned n = 0; n < t->count; n++) {
         struct tinsn *i = &t->insns[n];
-        if (has_own_check(i))
+        if (i->own_check)
             plan_check(t, &p, n);
         i->flags_source = p.in_host ? 0 : p.elsewhere ? p.elsewhere : (uint8_t)(p.source + 1);
-        bool lost = i->flags_set != FLAGS_ARITH && (i->writes & p.registers) && !unseen_from(t, n + 1);
-        if (!p.in_host && (needs_flags(i) || lost)) {
+        bool lost = !i->sets_flags && (i->writes & p.registers) && !unseen_from(t, n + 1);
+        if (!p.in_host && (i->needs_flags || lost)) {
             i->restore_flags = true;
             p.in_host = true;
             p.elsewhere = 0;
@@ -530,7 +537,7 @@ static void plan_flags(struct translation *t)
             i->exit_source = (uint8_t)(p.source + 1);
             i->exit_registers = p.registers;
         }
-        if (i->flags_set == FLAGS_ARITH) {
+        if (i->sets_flags) {
             p.in_host = true;
             p.elsewhere = 0;
             p.source = n;
@@ -555,5 +562,6 @@ void translation_analyse(struct translation *t)
         place_groups(t);
         drop_single_groups(t);
     }
+    note_flag_uses(t);
     plan_flags(t);
 }

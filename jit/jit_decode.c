@@ -347,7 +347,7 @@ static bool decode_one(struct translation *t, struct tinsn *i, unsigned page_off
 {
     const uint8_t *bytes = t->host + (page_offset - (t->gpa & ~PAGE_MASK));
 
-    memset(i, 0, sizeof(*i));
+    memset(&i->bytes, 0, sizeof(*i) - offsetof(struct tinsn, bytes)); /* the decoder fills insn */
     i->bytes = bytes;
     i->page_offset = (uint16_t)page_offset;
     i->group = NO_SLOT;

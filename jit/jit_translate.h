@@ -57,6 +57,9 @@ struct tinsn {
     bool group_leader;    /* makes the check */
     int32_t group_offset; /* of the access, relative to the group's value */
     bool first_reads;     /* leads a group that writes, and reads itself */
+    bool own_check;       /* of an access that no other's check covers */
+    bool needs_flags;     /* all of them have to be right before it */
+    bool sets_flags;      /* all of them, for certain */
     bool save_flags;      /* PUSHFQ before it: its check, and others, will clobber flags that cannot be made again */
     bool can_clobber;     /* its check may clobber the host's flags */
     bool restore_flags;   /* the guest's flags must be made again after its check, before it */
@@ -92,8 +95,10 @@ struct translation {
     struct tinsn insns[BLOCK_MAX_INSNS + 1];
     struct group groups[BLOCK_MAX_INSNS];
     unsigned group_count;
-    bool uses_a0;         /* some group's address is in A0 */
-    unsigned guest_bytes; /* of the instructions */
+    uint8_t
+        flags_until[BLOCK_MAX_INSNS + 1]; /* the next instruction, from each on, that needs or sets them; count: none */
+    bool uses_a0;                         /* some group's address is in A0 */
+    unsigned guest_bytes;                 /* of the instructions */
     bool unrolled;
     bool ends_in_branch; /* the last instruction does not fall through */
     bool next_crosses;   /* the instruction behind the block lies in two pages */

@@ -55,6 +55,15 @@ static enum decode_status read_prefixes(struct decoder *d)
     struct insn *insn = d->insn;
     uint8_t rex = 0;
 
+    /* Most have none, or REX alone: two branches that are foretold, instead of a jump by table. */
+    if (likely(d->end - d->p >= 2)) {
+        if (prefix_kinds[d->p[0]] == NOT_PREFIX)
+            return DECODE_OK;
+        if (prefix_kinds[d->p[0]] == REX && insn->code_size == CODE64 && prefix_kinds[d->p[1]] == NOT_PREFIX) {
+            insn->rex = *d->p++;
+            return DECODE_OK;
+        }
+    }
     for (; d->p < d->end; d->p++) {
         uint8_t byte = *d->p;
         switch (prefix_kinds[byte]) {
@@ -570,7 +579,7 @@ static void set_fixed(struct operand *o, unsigned class, const struct operand_in
 static bool set_operand(struct decoder *d, struct operand *o, unsigned type, bool *truncated)
 {
     const struct operand_info *info = &operand_infos[type];
-    unsigned class = info->class, size = operand_size_bytes(d->memory ? info->size : info->reg_size, d->insn);
+    unsigned class = info->class;
 
     switch (class) {
     case OC_RM_GPR:
@@ -583,8 +592,8 @@ static bool set_operand(struct decoder *d, struct operand *o, unsigned type, boo
         if (class == OC_RM_SIB && !d->insn->has_sib)
             return false;
         if (!d->memory)
-            return set_rm_register(d, o, class, size);
-        set_modrm_memory(d, o, size);
+            return set_rm_register(d, o, class, operand_size_bytes(info->reg_size, d->insn));
+        set_modrm_memory(d, o, operand_size_bytes(info->size, d->insn));
         return true;
     case OC_RM_GPR_ONLY:
     case OC_RM_VEC_ONLY:
@@ -592,7 +601,7 @@ static bool set_operand(struct decoder *d, struct operand *o, unsigned type, boo
     case OC_RM_MASK_ONLY:
     case OC_RM_TMM:
     case OC_RM_ST:
-        return !d->memory && set_rm_register(d, o, class, size);
+        return !d->memory && set_rm_register(d, o, class, operand_size_bytes(info->reg_size, d->insn));
     case OC_REG_GPR:
     case OC_REG_VEC:
     case OC_REG_MMX:
@@ -608,7 +617,7 @@ static bool set_operand(struct decoder *d, struct operand *o, unsigned type, boo
     case OC_VVVV_TMM:
         return set_vvvv(d, o, class, operand_size_bytes(info->reg_size, d->insn));
     case OC_OPCODE_GPR:
-        return set_gpr(d, o, (d->insn->opcode & 7u) | d->rex_b, size);
+        return set_gpr(d, o, (d->insn->opcode & 7u) | d->rex_b, operand_size_bytes(info->reg_size, d->insn));
     case OC_FIXED_GPR:
     case OC_FIXED_HIGH:
     case OC_FIXED_SEG:

@@ -47,7 +47,13 @@ struct operand_info {
 };
 
 extern const struct operand_info operand_infos[OT_COUNT];
-unsigned operand_size_bytes(unsigned size_code, const struct insn *insn);
+unsigned operand_size_by_rule(unsigned size_code, const struct insn *insn);
+static inline unsigned operand_size_bytes(unsigned size_code, const struct insn *insn)
+{
+    if (size_code < OZ_V)
+        return size_code;
+    return size_code == OZ_V ? insn->operand_size : operand_size_by_rule(size_code, insn);
+}
 
 /* One way to match an opcode. The list of an opcode (and ModRM slot) is sorted: the first
  * match is the row. */

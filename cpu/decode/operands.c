@@ -71,10 +71,9 @@ const struct operand_info operand_infos[OT_COUNT] = {
 /* clang-format on */
 
 /* clang-format off */
-unsigned operand_size_bytes(unsigned size_code, const struct insn *insn)
+unsigned operand_size_by_rule(unsigned size_code, const struct insn *insn)
 {
     switch (size_code) {
-    case OZ_V: return insn->operand_size;
     case OZ_Z: return insn->operand_size == 2 ? 2 : 4;
     case OZ_Y: return insn->operand_size == 8 ? 8 : 4;
     case OZ_A: return insn->address_size;
