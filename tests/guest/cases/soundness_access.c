@@ -4,11 +4,6 @@
  * 3.3.7; Vol. 3A 4.6, 4.7, 4.10.4. */
 #include "soundness.h"
 
-#define PAGE_A  FREE
-#define PAGE_B  (FREE + PAGE)
-#define FRAME_A FREE_FRAME
-#define FRAME_B (FREE_FRAME + PAGE)
-
 static int canonical(u64 va)
 {
     return (va + BIT(47)) >> 48 == 0;

@@ -3,10 +3,7 @@
  * that change under running code, more code than any cache holds. SDM Vol. 3A 4.10, 8.1.3, 11.6. */
 #include "soundness.h"
 
-#define PAGE_A  FREE
-#define PAGE_B  (FREE + PAGE)
 #define OTHER   (FREE + 4 * PAGE) /* a second view of the first frame, with another frame behind it */
-#define FRAME_A FREE_FRAME
 #define FRAME_1 (FREE_FRAME + PAGE)
 #define FRAME_2 (FREE_FRAME + 2 * PAGE)
 #define FRAME_3 (FREE_FRAME + 3 * PAGE)

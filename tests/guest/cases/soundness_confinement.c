@@ -6,10 +6,8 @@
  * SYSRET; Vol. 3A 4.6, 4.10. */
 #include "soundness.h"
 
-#define PAGE_A  FREE
-#define FRAME_A FREE_FRAME
-#define AT      0x2a6u /* of the code in its page: nothing else begins at this offset */
-#define MARK    0x1234u
+#define AT   0x2a6u /* of the code in its page: nothing else begins at this offset */
+#define MARK 0x1234u
 
 #define FMASK_ALL 0x47ffdu /* all that may be masked */
 

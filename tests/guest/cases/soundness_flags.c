@@ -230,11 +230,6 @@ static void step(struct regs *regs)
     step_sum = step_sum * 31 + (regs->rip & 0xfff);
 }
 
-static void go_on(struct regs *regs)
-{
-    (void)regs;
-}
-
 /* A bit of everything: crossing and misaligned accesses, strings in the direction of DF, a page that is only there
  * after its fault, calls, vectors, x87, an interrupt and back. */
 #define WORKOUT                                                                                                        \

@@ -3,20 +3,11 @@
  * read-only or a supervisor's. A model that goes instruction by instruction runs beside them: registers, all flags,
  * memory, the fault and where it comes, accessed and dirty bits, and the exit that is taken. SDM Vol. 1 3.4.3, 7.3;
  * Vol. 3A 4.6 to 4.8. */
-#include "soundness.h"
+#include "soundness_world.h"
 
 /* ---- The model ---- */
 
-enum rights { ABSENT, READ_ONLY, READ_WRITE, SUPERVISOR };
-enum { PAGES = 4, MAX_STEPS = 24, MAX_EXECUTED = 500, RUNS = 10, ROUNDS = 60 };
-
-/* The ends of pages 0 and 2 are where the arrays lie; page 2 and 3 are the second array's. */
-struct world {
-    const char *name;
-    enum mode mode;
-    u8 frames[PAGES];
-    u8 rights[PAGES];
-};
+enum { MAX_STEPS = 24, MAX_EXECUTED = 500, RUNS = 10, ROUNDS = 60 };
 
 /* From CMP on: registers only; from ADVANCE on: a pointer or counter and a constant; then the branches. */
 enum kind {
@@ -54,101 +45,6 @@ struct loop {
     struct step tail[2];                  /* behind the end and each exit: an access that may fault, and new flags */
     word end, tail_length;
 };
-
-struct machine {
-    u64 regs[16];
-    word flags, undefined;
-    struct outcome outcome;
-    unsigned step, executed, iterations;
-    unsigned touched, written, partly; /* pages, as bits; partly: by an access that faults */
-};
-
-static u8 shadow[PAGES][PAGE] __attribute__((aligned(8)));
-
-static int user(const struct world *w)
-{
-    return w->mode == USER || w->mode == USER32;
-}
-
-static int compat(const struct world *w)
-{
-    return w->mode == USER32 || w->mode == KERNEL32;
-}
-
-static u8 *model_byte(const struct world *w, u64 va)
-{
-    return &shadow[w->frames[(va - FREE) / PAGE]][va % PAGE];
-}
-
-static unsigned pages_of(u64 va, unsigned size)
-{
-    u64 first = (va - FREE) / PAGE, last = (va + size - 1 - FREE) / PAGE;
-
-    return (first < PAGES ? 1u << first : 0) | (last < PAGES ? 1u << last : 0);
-}
-
-static int faults(const struct world *w, struct machine *m, u64 va, unsigned size, int write)
-{
-    unsigned pages = 0;
-
-    for (unsigned i = 0; i < size; i++) {
-        u64 page = (va + i - FREE) / PAGE;
-        enum rights r = page < PAGES ? w->rights[page] : ABSENT;
-
-        if (r == READ_WRITE || (r == READ_ONLY && !write) || (r == SUPERVISOR && !user(w))) {
-            pages |= 1u << page;
-            continue;
-        }
-        m->outcome = (struct outcome){ PG, (r != ABSENT) | (word)write << 1 | (word)user(w) << 2, va + i };
-        m->partly |= pages_of(va, size);
-        return 1;
-    }
-    m->touched |= pages;
-    m->written |= write ? pages : 0;
-    return 0;
-}
-
-static u64 mask_of(unsigned size)
-{
-    return size == 8 ? ~0ull : BIT(8 * size) - 1;
-}
-
-/* The flags of a result, and CF, AF, OF of the carries out of each bit. */
-static void set_flags(struct machine *m, u64 result, u64 carries, unsigned size, int borrow)
-{
-    unsigned top = 8 * size - 1, parity = (u8)result;
-
-    parity ^= parity >> 4;
-    parity ^= parity >> 2;
-    parity ^= parity >> 1;
-    m->flags = (result ? 0 : ZF) | (result >> top & 1 ? SF : 0) | (parity & 1 ? 0 : PF);
-    m->flags |= ((carries >> top & 1) ^ (word)borrow ? CF : 0) | ((carries >> 3 & 1) ^ (word)borrow ? AF : 0);
-    m->flags |= ((carries >> top) ^ (carries >> (top - 1))) & 1 ? OF : 0;
-    m->undefined = 0;
-}
-
-static u64 add(struct machine *m, u64 a, u64 b, unsigned size)
-{
-    u64 sum = (a + b) & mask_of(size);
-
-    set_flags(m, sum, (a & b) | ((a | b) & ~sum), size, 0);
-    return sum;
-}
-
-static u64 subtract(struct machine *m, u64 a, u64 b, unsigned size)
-{
-    u64 difference = (a - b) & mask_of(size);
-
-    set_flags(m, difference, (a & ~b) | ((a | ~b) & ~difference), size, 1);
-    return difference;
-}
-
-static void write_reg(struct machine *m, unsigned reg, u64 value, unsigned size)
-{
-    u64 mask = mask_of(size);
-
-    m->regs[reg] = size == 4 ? (u32)value : (m->regs[reg] & ~mask) | (value & mask);
-}
 
 static int holds(word flags, unsigned cc)
 {
@@ -191,106 +87,101 @@ static u64 address(const struct world *w, const struct machine *m, const struct 
     return compat(w) ? (u32)va : va;
 }
 
+/* False: it faults. */
 static int model_memory(const struct world *w, struct machine *m, const struct step *s)
 {
-    u64 va = address(w, m, s), value = 0, reg = m->regs[s->reg] & mask_of(s->size), old = m->flags & CF;
-    int write = s->kind == STORE || s->kind == ADD_TO_MEMORY || s->kind == INC_MEMORY;
+    u64 va = address(w, m, s), reg = m->regs[s->reg], value;
 
-    if (faults(w, m, va, s->size, write))
-        return 1;
-    for (unsigned i = 0; i < s->size; i++)
-        value |= (u64)*model_byte(w, va + i) << 8 * i;
+    if (faults(w, m, va, s->size, s->kind == STORE || s->kind == ADD_TO_MEMORY || s->kind == INC_MEMORY))
+        return 0;
+    value = read_model(w, va, s->size);
     switch (s->kind) {
     case LOAD:
         write_reg(m, s->reg, value, s->size);
         break;
     case STORE:
-        value = reg;
+        write_model(w, va, s->size, reg);
         break;
     case ADD_TO_MEMORY:
-        value = add(m, value, reg, s->size);
+        write_model(w, va, s->size, add(m, value, reg, 0, s->size));
         break;
     case ADD_FROM_MEMORY:
-        write_reg(m, s->reg, add(m, reg, value, s->size), s->size);
+        write_reg(m, s->reg, add(m, reg, value, 0, s->size), s->size);
         break;
     case CMP_MEMORY:
-        subtract(m, value, reg, s->size);
+        subtract(m, value, reg, 0, s->size);
         break;
-    default: /* INC keeps CF */
-        value = add(m, value, 1, s->size);
-        m->flags = (m->flags & ~(word)CF) | old;
+    default:
+        write_model(w, va, s->size, step_by(m, value, 1, s->size));
     }
-    for (unsigned i = 0; write && i < s->size; i++)
-        *model_byte(w, va + i) = (u8)(value >> 8 * i);
-    return 0;
+    return 1;
 }
 
 static void model_registers(struct machine *m, const struct step *s)
 {
-    u64 mask = mask_of(s->size), a = m->regs[s->base] & mask, b = m->regs[s->reg] & mask, old = m->flags & CF;
-    u64 constant = (u64)(long long)s->value & mask;
+    u64 a = m->regs[s->base], b = m->regs[s->reg], constant = (u64)(long long)s->value;
 
     switch (s->kind) {
     case CMP:
-        subtract(m, a, b, s->size);
+        subtract(m, a, b, 0, s->size);
         break;
     case TEST:
-        set_flags(m, a & b, 0, s->size, 0);
-        m->undefined = AF;
+        bitwise_and(m, a, b, s->size);
         break;
     case ADD:
-        write_reg(m, s->base, add(m, a, b, s->size), s->size);
+        write_reg(m, s->base, add(m, a, b, 0, s->size), s->size);
         break;
     case ADVANCE_LEA:
         write_reg(m, s->base, a + constant, s->size);
         break;
     case ADVANCE_ADD:
-        write_reg(m, s->base, add(m, a, constant, s->size), s->size);
+        write_reg(m, s->base, add(m, a, constant, 0, s->size), s->size);
         break;
     case ADVANCE_SUB:
-        write_reg(m, s->base, subtract(m, a, -constant & mask, s->size), s->size);
-        break;
-    case ADVANCE_INC:
-        write_reg(m, s->base, add(m, a, 1, s->size), s->size);
-        m->flags = (m->flags & ~(word)CF) | old;
+        write_reg(m, s->base, subtract(m, a, -constant, 0, s->size), s->size);
         break;
     default:
-        write_reg(m, s->base, subtract(m, a, 1, s->size), s->size);
-        m->flags = (m->flags & ~(word)CF) | old;
+        write_reg(m, s->base, step_by(m, a, s->kind == ADVANCE_INC ? 1 : -1, s->size), s->size);
     }
 }
 
-static word model_tail(const struct world *w, const struct loop *l, struct machine *m, word at)
+static void model_tail(const struct world *w, const struct loop *l, struct machine *m, word at)
 {
-    if (model_memory(w, m, &l->tail[0]))
-        return at;
+    m->state.rip += at;
+    if (!model_memory(w, m, &l->tail[0]))
+        return;
     model_registers(m, &l->tail[1]);
-    return at + l->tail_length;
+    m->state.rip += l->tail_length;
 }
 
-/* Where it ends, as an offset into the code: of the instruction that faults, or behind an INT 0x40. 0: it takes too long. */
-static word model(const struct world *w, const struct loop *l, struct machine *m)
+/* Up to the instruction that faults, or behind an INT 0x40; returns how often it has gone back. -1: it takes too long. */
+static int model_loop(const struct world *w, const struct loop *l, struct machine *m)
 {
-    m->outcome = (struct outcome){ VECTOR_DONE, 0, 0 };
-    for (;; m->step++, m->executed++) {
-        const struct step *s = &l->steps[m->step];
+    int iterations = 0;
 
-        if (m->executed == MAX_EXECUTED)
-            return 0;
-        if (m->step == l->count)
-            return model_tail(w, l, m, l->end);
+    for (unsigned i = 0, executed = 0; executed < MAX_EXECUTED; i++, executed++) {
+        const struct step *s = &l->steps[i];
+
+        if (i == l->count) {
+            model_tail(w, l, m, l->end);
+            return iterations;
+        }
         if (s->kind <= INC_MEMORY) {
-            if (model_memory(w, m, s))
-                return s->at;
+            if (!model_memory(w, m, s)) {
+                m->state.rip += s->at;
+                return iterations;
+            }
         } else if (s->kind < EXIT) {
             model_registers(m, s);
-        } else if (s->kind == EXIT && holds(m->flags, s->cc)) {
-            return model_tail(w, l, m, s->exit_at);
-        } else if (s->kind == JUMP || (s->kind == BACK && holds(m->flags, s->cc))) {
-            m->step = ~0u;
-            m->iterations++;
+        } else if (s->kind == EXIT && holds(m->state.rflags, s->cc)) {
+            model_tail(w, l, m, s->exit_at);
+            return iterations;
+        } else if (s->kind == JUMP || (s->kind == BACK && holds(m->state.rflags, s->cc))) {
+            i = ~0u;
+            iterations++;
         }
     }
+    return -1;
 }
 
 /* ---- The code ---- */
@@ -508,75 +399,6 @@ static void make_loop(const struct world *w, struct loop *l, u64 *seed)
 
 /* ---- The real thing ---- */
 
-static void set_pages(const struct world *w, u64 *seed)
-{
-    static const u64 flags[] = { 0, P | U, P | W | U, P | W };
-
-    for (unsigned n = 0; n < PAGES; n++) {
-        for (unsigned at = 0; at < PAGE; at += 8) {
-            u64 value = random64(seed);
-
-            FRAME64(FREE_FRAME + n * PAGE)[at / 8] = value;
-            __builtin_memcpy(&shadow[n][at], &value, 8);
-        }
-        map(FREE + n * PAGE, FREE_FRAME + w->frames[n] * PAGE, flags[w->rights[n]]);
-    }
-    flush_tlb();
-}
-
-static void clear_bits(void)
-{
-    for (unsigned n = 0; n < PAGES; n++) {
-        *pte(FREE + n * PAGE) &= ~(u64)(A | D);
-        invalidate(FREE + n * PAGE);
-    }
-}
-
-/* Set for what was done, and for nothing that was not reached. */
-static int same_bits(const struct machine *m)
-{
-    for (unsigned n = 0; n < PAGES; n++) {
-        word want = (m->touched >> n & 1 ? A : 0) | (m->written >> n & 1 ? D : 0),
-             bits = *pte(FREE + n * PAGE) & (A | D);
-        word either = m->partly >> n & 1 ? (A | D) & ~want : 0;
-
-        if ((bits & ~either) != want)
-            return 0;
-    }
-    return 1;
-}
-
-/* A KiB at each end of each page: no loop goes further. */
-static int same_memory(void)
-{
-    u64 different = 0;
-
-    for (unsigned n = 0; n < PAGES; n++)
-        for (unsigned at = 0; at < 128; at++) {
-            unsigned first = at * 8, last = PAGE - 8 - first;
-
-            different |= FRAME64(FREE_FRAME + n * PAGE + first)[0] ^ *(const u64 *)(const void *)&shadow[n][first];
-            different |= FRAME64(FREE_FRAME + n * PAGE + last)[0] ^ *(const u64 *)(const void *)&shadow[n][last];
-        }
-    return !different;
-}
-
-static const char *difference(const struct machine *m, const struct regs *out, word rip, int bits)
-{
-    if (!same_outcome(&m->outcome, out))
-        return "event";
-    if (out->rip != rip)
-        return "position";
-    for (unsigned i = 0; i < 16; i++)
-        if ((&out->rax)[i] != m->regs[i])
-            return "register";
-    if ((out->rflags ^ m->flags) & STATUS & ~m->undefined)
-        return "flags";
-    if (!same_memory())
-        return "memory";
-    return bits && !same_bits(m) ? "bits" : 0;
-}
-
 /* In front of a page end by up to twelve elements, or behind it, for those that go backwards. */
 static u64 start_of(const struct loop *l, unsigned array, u64 r)
 {
@@ -593,12 +415,11 @@ static void plant_sentinel(const struct world *w, const struct loop *l, const st
     long long stride = l->strides[s->base == l->pointers[1]];
     u64 va = address(w, m, s) + (u64)(stride * iteration);
 
-    for (unsigned i = 0; i < s->size; i++) {
-        if ((va + i - FREE) / PAGE >= PAGES)
-            return;
-        *model_byte(w, va + i) = (u8)(m->regs[l->sentinel] >> 8 * i);
-        FRAME8(FREE_FRAME + w->frames[(va + i - FREE) / PAGE] * PAGE)
-        [(va + i) % PAGE] = (u8)(m->regs[l->sentinel] >> 8 * i);
+    for (unsigned i = 0; i < s->size && page_of(w, va + i) < MAX_PAGES; i++) {
+        u8 byte = (u8)(m->regs[l->sentinel] >> 8 * i);
+
+        *model_byte(w, va + i) = byte;
+        FRAME8(FREE_FRAME + frame_of(w, page_of(w, va + i)) * PAGE)[(va + i) % PAGE] = byte;
     }
 }
 
@@ -607,6 +428,7 @@ static void start_registers(const struct world *w, const struct loop *l, struct 
     for (unsigned reg = 0; reg < 16; reg++)
         (&in->rax)[reg] = compat(w) ? (u32)random64(state) : random64(state);
     in->rsp = user(w) ? USTACK_TOP : STACK_TOP;
+    in->rip = user(w) ? UCODE_PAGE : CODE_PAGE;
     for (unsigned array = 0; array < 2; array++)
         (&in->rax)[l->pointers[array]] = start_of(l, array, random64(state));
     if (l->indexed) {
@@ -630,32 +452,30 @@ static void run_loop(const struct world *w, struct tally *tally, u64 seed)
     emit_loop(&l);
     for (unsigned i = 0; i < RUNS; i++) {
         struct regs in = { .mode = w->mode, .rflags = 2 | (random64(&state) & STATUS) }, out;
-        struct machine m = { .flags = in.rflags & STATUS };
         const char *what;
-        int bits = (random64(&state) & 1) || i == 0;
+        int iterations;
 
+        if ((random64(&state) & 1) || i == 0)
+            clear_bits(w);
         start_registers(w, &l, &in, &state);
-        __builtin_memcpy(m.regs, &in, sizeof(m.regs));
+        struct machine m = start_machine(&in);
         if (l.watched < MAX_STEPS)
             plant_sentinel(w, &l, &m, i);
-        if (bits)
-            clear_bits();
-        in.rip = user(w) ? UCODE_PAGE : CODE_PAGE;
-        word end = model(w, &l, &m);
-        if (!end && m.executed == MAX_EXECUTED) {
-            set_pages(w, &state);
+        iterations = model_loop(w, &l, &m);
+        if (iterations < 0) {
+            set_world(w, &state);
             continue;
         }
-        long_loops += m.iterations >= 4;
+        long_loops += iterations >= 4;
         enter(&in, &out);
-        what = difference(&m, &out, in.rip + end, bits);
+        what = difference(w, &m, &out);
         if (wrong(tally, !what)) {
-            say(" [seed=%X run=%d iterations=%d %s", seed, (word)i, (word)m.iterations, what);
+            say(" [seed=%X run=%d iterations=%d %s", seed, (word)i, (word)iterations, what);
             say_event(&out);
             say("]");
         }
         if (what) /* do not report it again */
-            set_pages(w, &state);
+            set_world(w, &state);
     }
 }
 
@@ -665,7 +485,7 @@ static void run_world(const struct world *w, u64 first_seed)
     u64 seed = 1;
 
     begin(w->name);
-    set_pages(w, &seed);
+    set_world(w, &seed);
     long_loops = 0;
     for (unsigned i = 0; i < ROUNDS; i++)
         run_loop(w, &tally, first_seed + i);
@@ -673,22 +493,23 @@ static void run_world(const struct world *w, u64 first_seed)
     end_tally(&tally);
 }
 
+/* The ends of pages 0 and 2 are where the arrays lie; page 2 and 3 are the second array's. */
 static const struct world worlds[] = {
-    { "soundness-04-loops-user", USER, { 0, 1, 2, 3 }, { 2, 2, 2, 2 } },
-    { "soundness-04-loops-kernel", KERNEL, { 0, 1, 2, 3 }, { 2, 2, 2, 2 } },
-    { "soundness-04-loops-compatibility", USER32, { 0, 1, 2, 3 }, { 2, 2, 2, 2 } },
-    { "soundness-04-loops-second-absent-user", USER, { 0, 1, 2, 3 }, { 2, 0, 2, 0 } },
-    { "soundness-04-loops-second-absent-kernel", KERNEL, { 0, 1, 2, 3 }, { 2, 0, 2, 2 } },
-    { "soundness-04-loops-second-absent-compatibility", USER32, { 0, 1, 2, 3 }, { 2, 0, 2, 0 } },
-    { "soundness-04-loops-second-read-only-user", USER, { 0, 1, 2, 3 }, { 2, 1, 2, 1 } },
-    { "soundness-04-loops-second-read-only-kernel", KERNEL, { 0, 1, 2, 3 }, { 2, 2, 2, 1 } },
-    { "soundness-04-loops-second-supervisor-user", USER, { 0, 1, 2, 3 }, { 2, 3, 2, 2 } },
-    { "soundness-04-loops-second-supervisor-kernel", KERNEL, { 0, 1, 2, 3 }, { 2, 3, 2, 0 } },
-    { "soundness-04-loops-first-absent-user", USER, { 0, 1, 2, 3 }, { 0, 2, 0, 2 } },
-    { "soundness-04-loops-first-read-only-user", USER, { 0, 1, 2, 3 }, { 1, 2, 1, 2 } },
-    { "soundness-04-loops-first-read-only-compatibility", KERNEL32, { 0, 1, 2, 3 }, { 1, 2, 2, 1 } },
-    { "soundness-04-loops-aliases-user", USER, { 0, 1, 0, 1 }, { 2, 2, 2, 2 } },
-    { "soundness-04-loops-aliases-one-read-only-kernel", KERNEL, { 0, 1, 1, 0 }, { 2, 1, 2, 2 } },
+    { "soundness-04-loops-user", USER, "0123", "wwww" },
+    { "soundness-04-loops-kernel", KERNEL, "0123", "wwww" },
+    { "soundness-04-loops-compatibility", USER32, "0123", "wwww" },
+    { "soundness-04-loops-second-absent-user", USER, "0123", "w-w-" },
+    { "soundness-04-loops-second-absent-kernel", KERNEL, "0123", "w-ww" },
+    { "soundness-04-loops-second-absent-compatibility", USER32, "0123", "w-w-" },
+    { "soundness-04-loops-second-read-only-user", USER, "0123", "wrwr" },
+    { "soundness-04-loops-second-read-only-kernel", KERNEL, "0123", "wwwr" },
+    { "soundness-04-loops-second-supervisor-user", USER, "0123", "wsww" },
+    { "soundness-04-loops-second-supervisor-kernel", KERNEL, "0123", "wsw-" },
+    { "soundness-04-loops-first-absent-user", USER, "0123", "-w-w" },
+    { "soundness-04-loops-first-read-only-user", USER, "0123", "rwrw" },
+    { "soundness-04-loops-first-read-only-compatibility", KERNEL32, "0123", "rwwr" },
+    { "soundness-04-loops-aliases-user", USER, "0101", "wwww" },
+    { "soundness-04-loops-aliases-one-read-only-kernel", KERNEL, "0110", "wrww" },
 };
 
 void cases(void)

@@ -2,8 +2,7 @@
  * 4, 6, 8, 10 and 14): it shares its head with another, runs again under other page tables, overwrites an instruction of
  * its own, is single-stepped, never ends but for an interrupt. soundness_loops has the random ones. SDM Vol. 3A 4.8,
  * 6.9, 8.1.3; Vol. 3B 18.3. */
-#include "apic.h"
-#include "soundness.h"
+#include "soundness_ticks.h"
 
 /* ---- Two loops, one head ---- */
 
@@ -210,7 +209,7 @@ static void stepped(const char *name, enum mode mode)
 
 /* ---- Line 14: interrupts ---- */
 
-enum { TICK = 0x50, TICKS = 8 };
+enum { TICKS = 8 };
 
 static word (*right_at)(const struct regs *regs, word at);
 static volatile word ticks, wrong_ticks;
@@ -220,10 +219,8 @@ static void tick(struct regs *regs)
     *apic(APIC_EOI) = 0;
     ticks++;
     wrong_ticks += !right_at(regs, (regs->rip - CODE_PAGE) & 0xffff); /* the user's view of it, too */
-    if (ticks < TICKS)
-        return;
-    regs->rip = (regs->rip & ~0xfffull) + 0xff0;
-    regs->rflags &= ~(word)IF;
+    if (ticks >= TICKS)
+        end_probe(regs);
 }
 
 /* 0: lea; 3: test; 5: jz */
@@ -252,22 +249,13 @@ static void endless(const char *name, enum mode mode, struct code code, word (*r
 
     begin(name);
     put_code(CODE_FRAME, code);
-    FRAME8(CODE_FRAME)[0xff0] = 0xcd;
-    FRAME8(CODE_FRAME)[0xff1] = 0x40;
     FRAME64(UDATA_FRAME)[0] = FRAME64(DATA_FRAME)[0] = 3;
     ticks = wrong_ticks = 0;
     right_at = right;
-    handlers[TICK] = tick;
-    set_gate_type(TICK, KCS, TYPE_INTERRUPT_GATE, 1);
-    reset_apic();
-    *apic(APIC_TIMER) = PERIODIC | TICK;
-    *apic(APIC_COUNT) = 1000000;
+    start_ticks(tick, KHZ);
     out = AGAIN(mode, .rax = right == right_in_stores, .rbx = right == right_in_stores ? 2 : 0, .rdx = 0, .rsi = data,
                 .rflags = 2 | IF | CF | AF | SF | PF);
-    reset_apic();
-    handlers[TICK] = count; /* one may be pending still */
-    open_window();
-    open_window();
+    stop_ticks();
     say(" %s ticks=%d wrong=%d", event_name(out.vector), ticks, wrong_ticks);
     done();
 }

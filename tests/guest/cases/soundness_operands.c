@@ -4,11 +4,6 @@
  * 2.2.1, table 2-19 and the instructions' pages; Vol. 3A 8.1.2. */
 #include "soundness.h"
 
-#define PAGE_A  FREE
-#define PAGE_B  (FREE + PAGE)
-#define FRAME_A FREE_FRAME
-#define FRAME_B (FREE_FRAME + PAGE)
-
 /* ---- Line 19: any register anywhere ---- */
 
 enum operation { ADD, OR, ADC, SBB, AND, SUB, XOR, CMP, TEST, XCHG, MOV, XADD, CMPXCHG, OPERATIONS };
@@ -28,11 +23,6 @@ struct machine {
 };
 
 static struct machine model;
-
-static u64 mask_of(unsigned size)
-{
-    return size == 8 ? ~0ull : BIT(8 * size) - 1;
-}
 
 /* Without REX the byte registers 4 to 7 are AH, CH, DH and BH. */
 static u64 read_register(const struct instruction *i, unsigned reg)

@@ -3,11 +3,6 @@
  * privilege levels and in two modes, large pages. SDM Vol. 3A 4.6 to 4.10. */
 #include "soundness.h"
 
-#define PAGE_A  FREE
-#define PAGE_B  (FREE + PAGE)
-#define FRAME_A FREE_FRAME
-#define FRAME_B (FREE_FRAME + PAGE)
-
 static int has_smap(void)
 {
     return has_leaf7_b(7) && has_leaf7_b(20);

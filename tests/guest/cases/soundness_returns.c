@@ -4,11 +4,7 @@
  * 8.1.3. */
 #include "soundness.h"
 
-#define PAGE_A  FREE
-#define PAGE_B  (FREE + PAGE)
-#define FRAME_A FREE_FRAME
-#define FRAME_B (FREE_FRAME + PAGE)
-#define LARGE   (WINDOW + WINDOW_SIZE) /* a 2 MiB page for deep stacks */
+#define LARGE (WINDOW + WINDOW_SIZE) /* a 2 MiB page for deep stacks */
 
 /* ---- Line 6: code behind a call site changes before the return ---- */
 
@@ -355,13 +351,6 @@ static void deep(void)
 }
 
 /* A stack that grows page by page while its owner recurses: the push of the call faults, the handler maps. */
-static void map_one(struct regs *regs)
-{
-    u64 page = regs->cr2 & ~0xfffull;
-
-    map(page, FREE_FRAME + (page - FREE), P | W | U);
-}
-
 static void demand_paged(void)
 {
     map_pages(FREE, 0, 200, 0);

@@ -3,16 +3,7 @@
  * cases go round a loop, so that what an engine does from the second time on is seen. SDM Vol. 3A 4.6, 5.8.8; Vol. 2. */
 #include "soundness.h"
 
-#define PAGE_A  FREE
-#define PAGE_B  (FREE + PAGE)
-#define FRAME_A FREE_FRAME
-#define FRAME_B (FREE_FRAME + PAGE)
-#define LARGE   (WINDOW + WINDOW_SIZE) /* a 2 MiB page for deep stacks */
-
-static void go_on(struct regs *regs)
-{
-    (void)regs;
-}
+#define LARGE (WINDOW + WINDOW_SIZE) /* a 2 MiB page for deep stacks */
 
 /* ---- Line 4: the two sides of STAC and CLAC ---- */
 
@@ -80,13 +71,6 @@ static void switch_inside(struct regs *regs)
 {
     __asm__ volatile("clac; stac; clac; stac; clac" : : : "cc", "memory");
     regs->rbp++;
-}
-
-static void map_one(struct regs *regs)
-{
-    u64 page = regs->cr2 & ~0xfffull;
-
-    map(page, FREE_FRAME + (page - FREE), P | W | U);
 }
 
 static void page_comes(void)

@@ -1,19 +1,11 @@
 /* Interrupts (docs/design.md, "Soundness", lines 10 and 14): every loop can be interrupted, at 1 kHz and without losing
  * a tick, with the registers and flags that belong to the interrupted instruction; STI with what follows it is one
- * unit. SDM Vol. 3A 6.8, 11.5.4; Vol. 2B STI. The APIC timers of this board and of QEMU's count nanoseconds. */
-#include "apic.h"
-#include "soundness.h"
+ * unit. SDM Vol. 3A 6.8, 11.5.4; Vol. 2B STI. */
+#include "soundness_ticks.h"
 
-enum { TICK = 0x50, RESCUE = 0x52, END_AT = 0xff0, KHZ = 1000000 };
+enum { RESCUE = 0x52 };
 
 static volatile word ticks, wanted_ticks;
-
-static void end_probe(struct regs *regs)
-{
-    regs->rip = (regs->cs & 3 ? UCODE_PAGE : CODE_PAGE) + END_AT;
-    regs->rflags &= ~(word)(IF | TF);
-    /* INT 0x40 is the same in 32-bit code */
-}
 
 static void tick(struct regs *regs)
 {
@@ -22,30 +14,11 @@ static void tick(struct regs *regs)
         end_probe(regs);
 }
 
-static void go_on(struct regs *regs)
-{
-    (void)regs;
-}
-
-static void start_ticks(word wanted, u32 period)
+static void count_ticks(word wanted, handler_fn *handler, u32 period)
 {
     ticks = 0;
     wanted_ticks = wanted;
-    handlers[TICK] = tick;
-    set_gate_type(TICK, KCS, TYPE_INTERRUPT_GATE, 1); /* the loops' stack pointers are wild */
-    FRAME8(CODE_FRAME)[END_AT] = 0xcd;
-    FRAME8(CODE_FRAME)[END_AT + 1] = 0x40;
-    reset_apic();
-    *apic(APIC_TIMER) = PERIODIC | TICK;
-    *apic(APIC_COUNT) = period;
-}
-
-static void stop_ticks(void)
-{
-    reset_apic();
-    handlers[TICK] = count;
-    open_window();
-    open_window();
+    start_ticks(handler, period);
 }
 
 /* ---- Line 14: loops ---- */
@@ -143,7 +116,7 @@ static void interrupted_loop(const char *name, struct code code, enum mode mode,
     begin(name);
     put_code(CODE_FRAME, code);
     set_loop_world();
-    start_ticks(20, KHZ);
+    count_ticks(20, tick, KHZ);
     out = AGAIN(mode, .rbx = mode == USER || mode == USER32 ? UDATA : DATA, .rflags = 2 | IF, .rip = rip);
     stop_ticks();
     say(" %s ticks=%d", event_name(out.vector), ticks);
@@ -190,7 +163,7 @@ static void no_tick_lost(const char *name, struct code code, enum mode mode)
     for (unsigned i = 0; i < 500 && best > 0; i++) {
         u64 from, to;
 
-        start_ticks(4, KHZ);
+        count_ticks(4, tick, KHZ);
         from = hpet_ns();
         AGAIN(mode, .rbx = mode == USER ? UDATA : DATA, .rflags = 2 | IF);
         to = hpet_ns();
@@ -223,7 +196,7 @@ static void pit_ticks(void)
 
     begin("soundness-14-pit-at-1-khz");
     PLACE("1: jmp 1b");
-    start_ticks(20, KHZ);
+    count_ticks(20, tick, KHZ);
     reset_apic();
     route(2, TICK);
     outb(0x43, 0x34);
@@ -333,8 +306,7 @@ static void shadow(const char *name, struct code code, word forbidden_at)
     put_code(CODE_FRAME, code);
     place_count = 0;
     forbidden = forbidden_at;
-    start_ticks(300, 50000);
-    handlers[TICK] = look_at_place;
+    count_ticks(300, look_at_place, 50000);
     out = AGAIN(KERNEL, .rflags = 2 | IF);
     stop_ticks();
     say(" %s inside=%d", event_name(out.vector), place_count);
@@ -397,15 +369,14 @@ static void exact_state(const char *name, struct code code, enum mode mode)
     put_code(CODE_FRAME, code);
     for (unsigned i = 0; i < 256; i++)
         known[i] = 0;
-    start_ticks(400, KHZ);
+    count_ticks(400, tick, KHZ);
     reset_apic();
     handlers[DB] = learn;
 #define STATE .rbx = mode == USER ? UDATA : DATA, .rsp = mode == USER ? USTACK_TOP : STACK_TOP
     fill(mode == USER ? UDATA_FRAME : DATA_FRAME, 0x61, 0x2000);
     AGAIN(mode, STATE, .rflags = 2 | TF);
     interrupts_seen = interrupts_wrong = 0;
-    start_ticks(400, 37000);
-    handlers[TICK] = compare;
+    count_ticks(400, compare, 37000);
     out = AGAIN(mode, STATE, .rflags = 2 | IF);
     stop_ticks();
     say(" %s interrupts=%d wrong=%d", event_name(out.vector), interrupts_seen, interrupts_wrong);

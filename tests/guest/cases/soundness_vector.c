@@ -71,11 +71,6 @@ static int difference(const u8 *a, const u8 *b, u32 components)
 
 /* ---- Line 13: events between loading and saving everything ---- */
 
-static void go_on(struct regs *regs)
-{
-    (void)regs;
-}
-
 static void skip_two(struct regs *regs)
 {
     regs->rip += 2;

@@ -6,6 +6,12 @@
 
 #include "guest.h"
 
+/* The pages under test, where they are next to each other. */
+#define PAGE_A  FREE
+#define PAGE_B  (FREE + PAGE)
+#define FRAME_A FREE_FRAME
+#define FRAME_B (FREE_FRAME + PAGE)
+
 /* Enters what put_code() has placed at the beginning of the code page (or .code_at, or .rip). */
 #define AGAIN(how, ...)                                                                                                \
     ({                                                                                                                 \
@@ -59,9 +65,27 @@ static inline void invalidate(u64 va)
     __asm__ volatile("invlpg (%0)" : : "r"(va) : "memory");
 }
 
+/* Handlers: what came is over; the page is there from now on, if it is a free one. */
+static inline void go_on(struct regs *regs)
+{
+    (void)regs;
+}
+
+static inline void map_one(struct regs *regs)
+{
+    u64 page = regs->cr2 & ~0xfffull;
+
+    map(page, FREE_FRAME + (page - FREE), P | W | U);
+}
+
 static inline void set_xcr0(u32 value)
 {
     __asm__ volatile("xsetbv" : : "a"(value), "c"(0), "d"(0));
+}
+
+static inline u64 mask_of(unsigned size)
+{
+    return size == 8 ? ~0ull : BIT(8 * size) - 1;
 }
 
 /* splitmix64 */
