@@ -1,6 +1,6 @@
 /* Guest time. Nanoseconds follow CLOCK_MONOTONIC; the guest's TSC is the host's, less its value at
  * start, so that both survive host frequency changes (invariant TSC). Any thread may read; a struct
- * clock is constant after clock_init.
+ * clock is constant once it is calibrated.
  *
  * The TSC's frequency comes from CPUID leaf 15H (SDM Vol. 3B 19.7.3) when that is complete and agrees
  * with a short measurement: a hypervisor below us may pass the leaf on while it scales the TSC.
@@ -48,17 +48,19 @@ static void read_pair(uint64_t *tsc, uint64_t *ns)
     }
 }
 
-static uint64_t measure_khz(uint64_t duration_ns)
+/* Over at least that time since clock_begin(), most of which has passed already if there was something else to do. */
+static uint64_t measure_khz(const struct clock *clock, uint64_t duration_ns)
 {
-    struct timespec pause = { .tv_nsec = (long)duration_ns };
-    uint64_t tsc0, ns0, tsc1, ns1;
+    uint64_t tsc, ns;
 
-    read_pair(&tsc0, &ns0);
-    do {
+    for (;;) {
+        read_pair(&tsc, &ns);
+        uint64_t passed = ns - clock->measured_ns;
+        if (passed >= duration_ns)
+            return (uint64_t)((unsigned __int128)(tsc - clock->measured_tsc) * 1000000 / passed);
+        struct timespec pause = { .tv_nsec = (long)(duration_ns - passed) };
         nanosleep(&pause, NULL); /* a signal may cut it short */
-        read_pair(&tsc1, &ns1);
-    } while (ns1 - ns0 < duration_ns / 2);
-    return (uint64_t)((unsigned __int128)(tsc1 - tsc0) * 1000000 / (ns1 - ns0));
+    }
 }
 
 static uint64_t cpuid_khz(void)
@@ -73,25 +75,37 @@ static uint64_t cpuid_khz(void)
     return (uint64_t)ratio.ecx * ratio.ebx / ratio.eax / 1000;
 }
 
-static uint64_t find_khz(void)
+static uint64_t find_khz(const struct clock *clock)
 {
     uint64_t stated = cpuid_khz();
 
     if (stated) {
-        uint64_t measured = measure_khz(PROBE_NS);
+        uint64_t measured = measure_khz(clock, PROBE_NS);
         uint64_t difference = measured > stated ? measured - stated : stated - measured;
 
         if (difference < stated / 100)
             return stated;
     }
-    return measure_khz(MEASURE_NS);
+    return measure_khz(clock, MEASURE_NS);
+}
+
+void clock_begin(struct clock *clock)
+{
+    read_pair(&clock->measured_tsc, &clock->measured_ns);
+    clock->tsc_khz = 0;
+    clock->tsc_base = host_tsc();
+    clock->ns_base = clock_host_ns();
+}
+
+void clock_calibrate(struct clock *clock)
+{
+    clock->tsc_khz = find_khz(clock);
 }
 
 void clock_init(struct clock *clock)
 {
-    clock->tsc_khz = find_khz();
-    clock->tsc_base = host_tsc();
-    clock->ns_base = clock_host_ns();
+    clock_begin(clock);
+    clock_calibrate(clock);
 }
 
 uint64_t clock_host_ns(void)

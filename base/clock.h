@@ -7,12 +7,17 @@
 #include "base/types.h"
 
 struct clock {
-    uint64_t tsc_khz;  /* measured or read from CPUID at start */
-    uint64_t tsc_base; /* host TSC at guest TSC 0 */
-    uint64_t ns_base;  /* CLOCK_MONOTONIC at guest time 0 */
+    uint64_t tsc_khz;                   /* measured or read from CPUID at start */
+    uint64_t tsc_base;                  /* host TSC at guest TSC 0 */
+    uint64_t ns_base;                   /* CLOCK_MONOTONIC at guest time 0 */
+    uint64_t measured_tsc, measured_ns; /* taken together at the start: CLOCK_MONOTONIC_RAW */
 };
 
-void clock_init(struct clock *clock);
+/* The clock runs from clock_begin() on; the TSC's frequency is known after clock_calibrate(), which sleeps if less than 20 ms
+ * have passed in between. */
+void clock_begin(struct clock *clock);
+void clock_calibrate(struct clock *clock);
+void clock_init(struct clock *clock);             /* both */
 uint64_t clock_host_ns(void);                     /* CLOCK_MONOTONIC */
 uint64_t clock_now_ns(const struct clock *clock); /* guest time */
 uint64_t clock_wall_ns(void);                     /* CLOCK_REALTIME, UTC */

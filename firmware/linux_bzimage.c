@@ -109,11 +109,11 @@ static int take_head(void *opaque, const uint8_t *data, size_t size, struct erro
 
     image->unpacks =
         !elf_image_parse_head(&image->elf, data, size, err) && image->elf.is_64 && image->elf.machine == EM_X86_64;
-    return 1;
+    return 0;
 }
 
 /* 0: image->elf is ready; 1: not possible, start the bzImage itself. */
-static int unpack_head(struct boot_image *image, struct error *err)
+static int look_inside(struct boot_image *image, struct error *err)
 {
     struct boot_file *file = &image->kernel;
     uint64_t start = setup_size(file) + get32(file, HDR_PAYLOAD_OFFSET), length = get32(file, HDR_PAYLOAD_LENGTH);
@@ -126,7 +126,7 @@ static int unpack_head(struct boot_image *image, struct error *err)
         return error_set(err, EINVAL,
                          "-kernel %s: truncated bzImage: the kernel in it ends at byte %llu, the file at %zu",
                          image->config.kernel, (unsigned long long)(start + length), file->size);
-    result = unpack(payload(file), length, UNPACKED_MAX, take_head, image, err);
+    result = unpack_head(payload(file), length, take_head, image, err);
     if (result < 0 && result != -ENOTSUP)
         return error_prefix(err, result, "-kernel %s", image->config.kernel);
     if (!image->unpacks)
@@ -181,7 +181,7 @@ int linux_load(struct boot_image *image, struct error *err)
     result = check_header(image, err);
     if (result)
         return result;
-    result = unpack_head(image, err);
+    result = look_inside(image, err);
     if (result < 0)
         return result;
     if (result == 0)

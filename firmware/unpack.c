@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <lz4.h>
 #include <lzma.h>
-#include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -19,12 +18,16 @@
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_CHUNK (8u << 20)
 #define STREAM_CHUNK     MIB /* all but lz4 */
+#define HEAD             MIB
+#define ENOUGH           1 /* of a head: not an error */
 #define XZ_MEMORY_LIMIT  (512ull << 20)
 
 struct output {
+    struct host_region buffer;
     uint8_t *data; /* what comes out next, `capacity` bytes; `size` are there */
     size_t size, capacity;
     uint64_t taken, limit; /* bytes that the sink has got, and may get */
+    bool head_only;        /* the first piece is enough */
     unpack_sink_fn sink;
     void *opaque;
 };
@@ -36,10 +39,11 @@ static int no_memory(struct error *err)
 
 static int output_create(struct output *out, size_t capacity, struct error *err)
 {
-    out->data = malloc(capacity);
-    if (!out->data)
+    /* Not from malloc, which would keep it for later. */
+    if (host_memory_anonymous(&out->buffer, capacity, err))
         return no_memory(err);
-    host_memory_prefer_huge(out->data, capacity);
+    host_memory_prefer_huge(out->buffer.base, capacity);
+    out->data = out->buffer.base;
     out->capacity = capacity;
     return 0;
 }
@@ -50,7 +54,8 @@ static int output_give(struct output *out, const uint8_t *data, size_t size, str
         return error_set(err, EFBIG, "the unpacked kernel is bigger than %llu MiB",
                          (unsigned long long)(out->limit / MIB));
     out->taken += size;
-    return size ? out->sink(out->opaque, data, size, err) : 0;
+    int result = size ? out->sink(out->opaque, data, size, err) : 0;
+    return result || !out->head_only ? result : ENOUGH;
 }
 
 /* What is there goes to the sink; the buffer is empty again. */
@@ -153,7 +158,8 @@ static int unpack_zstd(const uint8_t *in, size_t in_size, struct output *out, st
 static int unpack_lz4(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
     size_t position = 4;
-    int result = output_create(out, LZ4_LEGACY_CHUNK, err);
+    size_t room = out->head_only ? HEAD : LZ4_LEGACY_CHUNK;
+    int result = output_create(out, room, err);
 
     while (!result && in_size - position > 4) {
         uint32_t chunk;
@@ -166,7 +172,9 @@ static int unpack_lz4(const uint8_t *in, size_t in_size, struct output *out, str
             continue;
         if (chunk == 0 || chunk > in_size - position)
             return damaged("lz4", err);
-        got = LZ4_decompress_safe((const char *)in + position, (char *)out->data, chunk, LZ4_LEGACY_CHUNK);
+        const char *source = (const char *)in + position;
+        got = out->head_only ? LZ4_decompress_safe_partial(source, (char *)out->data, chunk, room, room)
+                             : LZ4_decompress_safe(source, (char *)out->data, chunk, room);
         if (got < 0)
             return damaged("lz4", err);
         out->size = got;
@@ -178,7 +186,7 @@ static int unpack_lz4(const uint8_t *in, size_t in_size, struct output *out, str
 
 static int unpack_plain(const uint8_t *in, size_t in_size, struct output *out, struct error *err)
 {
-    return output_give(out, in, in_size, err);
+    return output_give(out, in, out->head_only ? MIN(in_size, (size_t)HEAD) : in_size, err);
 }
 
 static const struct {
@@ -192,16 +200,29 @@ static const struct {
     { { 0x7f, 'E', 'L', 'F' }, 4, unpack_plain },
 };
 
-int unpack(const uint8_t *in, size_t in_size, uint64_t limit, unpack_sink_fn sink, void *opaque, struct error *err)
+static int unpack_to(struct output *out, const uint8_t *in, size_t in_size, struct error *err)
 {
-    struct output output = { .limit = limit, .sink = sink, .opaque = opaque };
-
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
         if (in_size < 8 || memcmp(in, formats[i].magic, formats[i].magic_size))
             continue;
-        int result = formats[i].unpack(in, in_size, &output, err);
-        free(output.data);
+        int result = formats[i].unpack(in, in_size, out, err);
+        host_memory_free(&out->buffer);
         return result;
     }
     return error_set(err, ENOTSUP, "unknown compression");
+}
+
+int unpack(const uint8_t *in, size_t in_size, uint64_t limit, unpack_sink_fn sink, void *opaque, struct error *err)
+{
+    struct output output = { .buffer = { .fd = -1 }, .limit = limit, .sink = sink, .opaque = opaque };
+
+    return unpack_to(&output, in, in_size, err);
+}
+
+int unpack_head(const uint8_t *in, size_t in_size, unpack_sink_fn sink, void *opaque, struct error *err)
+{
+    struct output output = { .buffer = { .fd = -1 }, .limit = HEAD, .head_only = true, .sink = sink, .opaque = opaque };
+    int result = unpack_to(&output, in, in_size, err);
+
+    return result == ENOUGH ? 0 : result;
 }

@@ -20,7 +20,7 @@ static int create_base(struct vm *vm, struct error *err)
 {
     pthread_mutex_t *lock;
 
-    clock_init(&vm->clock);
+    clock_begin(&vm->clock);
     vm->loop = event_loop_create(&vm->clock, err);
     if (!vm->loop)
         return -ENOMEM;
@@ -55,6 +55,7 @@ static int load_image(struct vm *vm, struct error *err)
 
 static int create_cpus(struct vm *vm, struct error *err)
 {
+    clock_calibrate(&vm->clock); /* the kernel was read meanwhile */
     vm->model = cpuid_model_create(vm->settings->cpu_model, &vm->clock, GUEST_PHYSICAL_BITS, vm->cpu_count, err);
     if (!vm->model)
         return error_prefix(err, -EINVAL, "-cpu %s", vm->settings->cpu_model);
