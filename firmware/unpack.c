@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <lz4.h>
 #include <lzma.h>
+#include <pthread.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -22,12 +23,23 @@
 #define ENOUGH           1 /* of a head: not an error */
 #define XZ_MEMORY_LIMIT  (512ull << 20)
 
+/* A piece goes from the thread that unpacks to the one that takes it. */
+struct handover {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    const uint8_t *data; /* NULL: nothing is on its way */
+    size_t size;
+    bool finished; /* nothing will come any more */
+    int refused;   /* what the sink said last; not 0: stop */
+};
+
 struct output {
-    struct host_region buffer;
-    uint8_t *data; /* what comes out next, `capacity` bytes; `size` are there */
+    struct host_region buffer; /* two halves, in turns: one is filled while the other is taken */
+    uint8_t *data;             /* the half that is filled, `capacity` bytes; `size` are there */
     size_t size, capacity;
-    uint64_t taken, limit; /* bytes that the sink has got, and may get */
-    bool head_only;        /* the first piece is enough */
+    struct handover *handover; /* NULL: the sink is called where unpacking is done */
+    uint64_t taken, limit;     /* bytes that the sink has got, and may get */
+    bool head_only;            /* the first piece is enough */
     unpack_sink_fn sink;
     void *opaque;
 };
@@ -40,12 +52,29 @@ static int no_memory(struct error *err)
 static int output_create(struct output *out, size_t capacity, struct error *err)
 {
     /* Not from malloc, which would keep it for later. */
-    if (host_memory_anonymous(&out->buffer, capacity, err))
+    size_t size = out->handover ? 2 * capacity : capacity;
+    if (host_memory_anonymous(&out->buffer, size, err))
         return no_memory(err);
-    host_memory_prefer_huge(out->buffer.base, capacity);
+    host_memory_prefer_huge(out->buffer.base, size);
     out->data = out->buffer.base;
     out->capacity = capacity;
     return 0;
+}
+
+/* Waits until the piece before was taken. */
+static int hand_over(struct handover *h, const uint8_t *data, size_t size)
+{
+    pthread_mutex_lock(&h->lock);
+    while (h->data)
+        pthread_cond_wait(&h->changed, &h->lock);
+    int result = h->refused;
+    if (!result) {
+        h->data = data;
+        h->size = size;
+        pthread_cond_signal(&h->changed);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return result;
 }
 
 static int output_give(struct output *out, const uint8_t *data, size_t size, struct error *err)
@@ -54,17 +83,22 @@ static int output_give(struct output *out, const uint8_t *data, size_t size, str
         return error_set(err, EFBIG, "the unpacked kernel is bigger than %llu MiB",
                          (unsigned long long)(out->limit / MIB));
     out->taken += size;
-    int result = size ? out->sink(out->opaque, data, size, err) : 0;
+    if (!size)
+        return 0;
+    int result = out->handover ? hand_over(out->handover, data, size) : out->sink(out->opaque, data, size, err);
     return result || !out->head_only ? result : ENOUGH;
 }
 
 /* What is there goes to the sink; the buffer is empty again. */
 static int output_flush(struct output *out, struct error *err)
 {
+    uint8_t *full = out->data, *first = out->buffer.base;
     size_t size = out->size;
 
     out->size = 0;
-    return output_give(out, out->data, size, err);
+    if (out->handover)
+        out->data = full == first ? first + out->capacity : first;
+    return output_give(out, full, size, err);
 }
 
 static int damaged(const char *format, struct error *err)
@@ -200,29 +234,92 @@ static const struct {
     { { 0x7f, 'E', 'L', 'F' }, 4, unpack_plain },
 };
 
-static int unpack_to(struct output *out, const uint8_t *in, size_t in_size, struct error *err)
+struct job {
+    const uint8_t *in;
+    size_t in_size;
+    struct output *out;
+    struct error err;
+    int result;
+};
+
+static void run(struct job *job)
 {
+    job->result = error_set(&job->err, ENOTSUP, "unknown compression");
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
-        if (in_size < 8 || memcmp(in, formats[i].magic, formats[i].magic_size))
+        if (job->in_size < 8 || memcmp(job->in, formats[i].magic, formats[i].magic_size))
             continue;
-        int result = formats[i].unpack(in, in_size, out, err);
-        host_memory_free(&out->buffer);
-        return result;
+        job->result = formats[i].unpack(job->in, job->in_size, job->out, &job->err);
+        return;
     }
-    return error_set(err, ENOTSUP, "unknown compression");
 }
 
+static void *run_in_thread(void *opaque)
+{
+    struct job *job = opaque;
+    struct handover *h = job->out->handover;
+
+    run(job);
+    pthread_mutex_lock(&h->lock);
+    h->finished = true;
+    pthread_cond_signal(&h->changed);
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+/* In the caller's thread: what the other one unpacks goes to the sink, until there is no more. */
+static int take_pieces(struct handover *h, const struct output *out, struct error *err)
+{
+    int refused = 0;
+
+    pthread_mutex_lock(&h->lock);
+    for (;;) {
+        while (!h->data && !h->finished)
+            pthread_cond_wait(&h->changed, &h->lock);
+        if (!h->data)
+            break;
+        pthread_mutex_unlock(&h->lock);
+        if (!refused)
+            refused = out->sink(out->opaque, h->data, h->size, err);
+        pthread_mutex_lock(&h->lock);
+        h->data = NULL;
+        h->refused = refused;
+        pthread_cond_signal(&h->changed);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return refused;
+}
+
+/* Half of the time goes into unpacking, half into filling guest memory: two threads. */
 int unpack(const uint8_t *in, size_t in_size, uint64_t limit, unpack_sink_fn sink, void *opaque, struct error *err)
 {
+    struct handover handover = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
     struct output output = { .buffer = { .fd = -1 }, .limit = limit, .sink = sink, .opaque = opaque };
+    struct job job = { .in = in, .in_size = in_size, .out = &output };
+    pthread_t thread;
+    int refused = 0;
 
-    return unpack_to(&output, in, in_size, err);
+    output.handover = &handover;
+    if (!pthread_create(&thread, NULL, run_in_thread, &job)) {
+        refused = take_pieces(&handover, &output, err);
+        pthread_join(thread, NULL);
+    } else {
+        output.handover = NULL;
+        run(&job);
+    }
+    host_memory_free(&output.buffer);
+    if (job.result && !refused)
+        *err = job.err;
+    return refused ? refused : job.result;
 }
 
 int unpack_head(const uint8_t *in, size_t in_size, unpack_sink_fn sink, void *opaque, struct error *err)
 {
     struct output output = { .buffer = { .fd = -1 }, .limit = HEAD, .head_only = true, .sink = sink, .opaque = opaque };
-    int result = unpack_to(&output, in, in_size, err);
+    struct job job = { .in = in, .in_size = in_size, .out = &output };
 
-    return result == ENOUGH ? 0 : result;
+    run(&job);
+    host_memory_free(&output.buffer);
+    if (job.result != ENOUGH)
+        *err = job.err;
+    return job.result == ENOUGH ? 0 : job.result;
 }
