@@ -178,17 +178,36 @@ static void insert_by_address(struct jit *jit, struct jit_block *block)
     line[n] = offset_of(jit, block) >> 6 << 8 | (uint8_t)(hash >> 42);
 }
 
+/* As in code_page.covered; not more than to the page's end. */
+static uint64_t covered_by(gpa_t gpa, uint64_t size)
+{
+    unsigned offset = gpa & ~PAGE_MASK, last = (unsigned)MIN(offset + size, PAGE_SIZE) - 1;
+    return ~0ull << (offset >> 6) & ~0ull >> (63 - (last >> 6));
+}
+
+static uint64_t bytes_in_first(const struct jit_block *block)
+{
+    return PAGE_SIZE - (block->gpa & ~PAGE_MASK);
+}
+
+static uint64_t bytes_in_second(const struct jit_block *block) /* which it has */
+{
+    return block->guest_bytes - bytes_in_first(block);
+}
+
 void jit_block_insert(struct jit *jit, struct jit_block *block)
 {
     struct code_page *page = *page_link(jit, block->gpa);
 
     block->next_in_page = page->blocks;
     page->blocks = block;
+    page->covered |= covered_by(block->gpa, block->guest_bytes);
     if (block->mode & MODE_CROSSING) {
         struct crossing *crossing = jit_crossing(block);
         struct code_page *second = *page_link(jit, crossing->second_page);
         crossing->next_in_second = second->crossing;
         second->crossing = block;
+        second->covered |= covered_by(crossing->second_page, bytes_in_second(block));
     }
     jit->by_code[block_share(jit, jit->segment).start + jit->block_counts[jit->segment]++] = block;
     insert_by_address(jit, block);
@@ -380,22 +399,27 @@ static void invalidate_in_page(struct jit *jit, gpa_t gpa, uint64_t size)
 {
     struct code_page *page = *page_link(jit, gpa);
     struct jit_block *block, *next;
+    uint64_t covered = 0;
 
-    if (!page)
+    if (!page || !(page->covered & covered_by(gpa, size)))
         return;
     for (block = page->blocks; block; block = next) {
         next = block->next_in_page;
         if (overlaps(block->gpa, block->guest_bytes, gpa, size))
             jit_block_drop(jit, block);
+        else
+            covered |= covered_by(block->gpa, block->guest_bytes);
     }
     for (block = page->crossing; block; block = next) {
         next = jit_crossing(block)->next_in_second;
-        uint64_t in_first = PAGE_SIZE - (block->gpa & ~PAGE_MASK);
-        if (!overlaps(jit_second_page(block), block->guest_bytes - in_first, gpa, size))
-            continue;
-        jit_block_drop(jit, block);
-        jit_page_release_if_empty(jit, block->gpa);
+        if (overlaps(jit_second_page(block), bytes_in_second(block), gpa, size)) {
+            jit_block_drop(jit, block);
+            jit_page_release_if_empty(jit, block->gpa);
+        } else {
+            covered |= covered_by(page->page, bytes_in_second(block));
+        }
     }
+    page->covered = covered;
     jit_page_release_if_empty(jit, gpa);
 }
 

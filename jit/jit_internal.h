@@ -141,6 +141,7 @@ struct code_page {
     unsigned next_view;
     uint64_t swept; /* generation when its lists were last rid of dropped blocks */
     gpa_t page;
+    uint64_t covered; /* bit n: a block may have bytes at 64 * n to 64 * n + 63 */
     struct jit_block *blocks;
     struct jit_block *crossing; /* blocks that begin in another page and end in this one: next_in_second */
 };
