@@ -330,35 +330,25 @@ static void unlink_by_address(struct jit *jit, const struct jit_block *block)
             line[n] = 0;
 }
 
+static void redirect(struct jit *jit, uint32_t code, const uint8_t *target)
+{
+    struct emitter e = { jit->code.write + code, jit->hot.delta };
+
+    emit_jmp(&e, target);
+}
+
 /* Nothing leads into the block any more; what would return into it is looked up. */
 static void retire(struct jit *jit, struct jit_block *block)
 {
     unlink_by_address(jit, block);
     unlink_incoming(jit, block);
     unlink_outgoing(jit, block);
-    for (unsigned n = 0; n < block->call_count; n++) {
-        struct emitter e = { jit->code.write + jit_continuations(block)[n], jit->hot.delta };
-        emit_jmp(&e, jit->thunk_return_invalid);
-    }
+    for (unsigned n = 0; n < block->call_count; n++)
+        redirect(jit, jit_continuations(block)[n], jit->thunk_return_invalid);
+    if (block->indirect_entry) /* the jump cache may lead there, from whichever addresses */
+        redirect(jit, block->indirect_entry, jit->thunk_missed);
     block->valid = false;
     jit->stats.invalidated++;
-}
-
-/* The jump cache may lead into it: entries are few compared to the invalidations of a boot, so those that do are looked for. */
-static void forget_jumps(struct jit *jit, const struct jit_block *block)
-{
-    const void *entry = jit->code.execute + block->indirect_entry; /* it has one: it is in the cache */
-
-    for (unsigned n = 0; n < JUMP_CACHE_SIZE; n++)
-        if (jit->jump_hosts[n] == entry)
-            jit->jump_keys[n] = 0;
-}
-
-static void forget(struct jit *jit, struct jit_block *block)
-{
-    retire(jit, block);
-    if (block->in_jump_cache)
-        forget_jumps(jit, block);
 }
 
 static void unlink_crossing(struct jit *jit, struct jit_block *block)
@@ -383,7 +373,7 @@ static void unlink_in_page(struct jit *jit, struct jit_block *block)
 void jit_block_drop(struct jit *jit, struct jit_block *block)
 {
     unlink_in_page(jit, block);
-    forget(jit, block);
+    retire(jit, block);
     if (block->mode & MODE_CROSSING) {
         unlink_crossing(jit, block);
         jit_page_release_if_empty(jit, jit_second_page(block));

@@ -41,6 +41,7 @@ static const uint8_t kind_of_handler[HANDLER_COUNT] = {
     [HANDLER_wrfsbase] = 1 + KIND_SYSTEM, [HANDLER_wrgsbase] = 1 + KIND_SYSTEM, [HANDLER_mov_from_cr] = 1 + KIND_SYSTEM,
     [HANDLER_stac] = 1 + KIND_SYSTEM, [HANDLER_clac] = 1 + KIND_SYSTEM, [HANDLER_serialize] = 1 + KIND_SYSTEM,
     [HANDLER_cld] = 1 + KIND_SYSTEM, [HANDLER_std] = 1 + KIND_SYSTEM, [HANDLER_rdpkru] = 1 + KIND_SYSTEM,
+    [HANDLER_wrpkru] = 1 + KIND_SYSTEM,
 };
 
 /* May the host execute it, as far as CR0, CR4 and XCR0 are concerned? Otherwise the handler raises what is due. */

@@ -36,6 +36,7 @@ bool system_is_inline(const struct translation *t, const struct tinsn *i)
     case HANDLER_cld:
     case HANDLER_std:
     case HANDLER_rdpkru:
+    case HANDLER_wrpkru:
         return t->jit->has_bmi2;
     case HANDLER_rdtsc:
     case HANDLER_rdtscp:
@@ -62,6 +63,7 @@ bool system_may_leave(const struct tinsn *i)
     case HANDLER_sti:
     case HANDLER_serialize:
     case HANDLER_rdpkru:
+    case HANDLER_wrpkru:
     case HANDLER_wrfsbase:
     case HANDLER_wrgsbase:
         return true;
@@ -209,6 +211,14 @@ static void emit_read_selector(struct translation *t, struct tinsn *i)
 
 /* ---- FS and GS bases, written ---- */
 
+/* T1 has to be 0: else the handler. */
+static void require_zero(struct emitter *e, const uint8_t *handler)
+{
+    uint8_t *zero = emit_short(e, OPCODE_JRCXZ);
+    emit_jmp(e, handler);
+    emit_short_here(e, zero);
+}
+
 static void emit_write_base(struct translation *t, const struct tinsn *i, unsigned segment)
 {
     struct jit *jit = t->jit;
@@ -218,9 +228,7 @@ static void emit_write_base(struct translation *t, const struct tinsn *i, unsign
 
     if (i->insn.operands[0].size == 8) {
         emit_canonical_check(e, value, &jit->half_space);
-        uint8_t *canonical = emit_short(e, OPCODE_JRCXZ);
-        emit_jmp(e, cold_handler(t));
-        emit_short_here(e, canonical);
+        require_zero(e, cold_handler(t));
     } else {
         emit_mov32_rr(e, T0, value);
         value = T0;
@@ -268,22 +276,31 @@ static void emit_sti(struct translation *t)
 
 /* ---- The rest ---- */
 
-/* #UD without CR4.PKE, #GP if ECX is not 0: the handler's. */
-static void emit_rdpkru(struct translation *t)
+/* RDPKRU, and WRPKRU of the value that is there already (at each return from a signal, or to another task). #UD without CR4.PKE, #GP
+ * if ECX is not 0 (WRPKRU: or EDX), and other values: the handler's. */
+static void emit_pkru(struct translation *t, bool write)
 {
     struct jit *jit = t->jit;
     struct emitter *e = &jit->hot;
+    const uint8_t *handler = cold_handler(t);
 
     emit_load(e, T1, host_at(&jit->cpu->cr4));
     emit_pext(e, T1, T1, &jit->pke_mask);
-    uint8_t *off = emit_short(e, OPCODE_JRCXZ);
+    emit_lea32(e, T1, host_base(T1, -1));
+    require_zero(e, handler);
     emit_mov32_rr(e, T1, host_of_guest[REG_RCX]);
-    uint8_t *good = emit_short(e, OPCODE_JRCXZ);
-    emit_short_here(e, off);
-    emit_jmp(e, cold_handler(t));
-    emit_short_here(e, good);
-    emit_load32(e, HOST_RAX, host_at(&jit->cpu->pkru));
-    emit_mov_imm32(e, HOST_RDX, 0);
+    require_zero(e, handler);
+    if (write) {
+        emit_mov32_rr(e, T1, HOST_RDX);
+        require_zero(e, handler);
+        emit_load32(e, T1, host_at(&jit->cpu->pkru));
+        emit_bytes(e, "\xf7\xd1", 2);                        /* not ecx */
+        emit_lea32(e, T1, host_base_index(T1, HOST_RAX, 1)); /* EAX - PKRU */
+        require_zero(e, handler);
+    } else {
+        emit_load32(e, HOST_RAX, host_at(&jit->cpu->pkru));
+        emit_mov_imm32(e, HOST_RDX, 0);
+    }
 }
 
 /* What others have written to code is known to this CPU, or an event says that it will be: nothing else is fetched ahead. */
@@ -353,7 +370,10 @@ void emit_system(struct translation *t, struct tinsn *i)
         emit_read_control(t, i);
         break;
     case HANDLER_rdpkru:
-        emit_rdpkru(t);
+        emit_pkru(t, false);
+        break;
+    case HANDLER_wrpkru:
+        emit_pkru(t, true);
         break;
     default:
         emit_serialize(t, i);

@@ -105,7 +105,7 @@ struct jit_block {
     jit_mode_t mode;
     uint8_t guest_bytes; /* extent, looked-at bytes included */
     uint8_t insn_count, link_count, call_count, replay_count;
-    bool valid, in_jump_cache, loop_tried;
+    bool valid, loop_tried;
     struct insn_mark marks[];
 };
 

@@ -25,7 +25,6 @@ static void remember_jump(struct jit *jit, gva_t rip, struct jit_block *block)
 
     jit->jump_keys[index] = 0 - key;
     jit->jump_hosts[index] = jit_indirect_entry(jit, block);
-    block->in_jump_cache = true;
 }
 
 static void announce(struct jit *jit, struct jit_block *block)

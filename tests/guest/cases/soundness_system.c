@@ -301,10 +301,15 @@ static void protection_keys(void)
     word cr4 = read_cr4();
 
     HOT("soundness-15-rdpkru-disabled", USER, write_cr4(cr4), "xor ecx, ecx; rdpkru");
+    HOT("soundness-15-wrpkru-disabled", USER, write_cr4(cr4), "xor eax, eax; xor ecx, ecx; cdq; wrpkru");
     if (!has_leaf7_c(3)) {
         absent("soundness-15-rdpkru", "PKU");
         absent("soundness-15-rdpkru-ecx", "PKU");
         absent("soundness-15-rdpkru-ecx-upper", "PKU");
+        absent("soundness-15-wrpkru-same", "PKU");
+        absent("soundness-15-wrpkru-same-ecx", "PKU");
+        absent("soundness-15-wrpkru-same-edx", "PKU");
+        absent("soundness-15-wrpkru-keeps-flags", "PKU");
         return;
     }
     HOT("soundness-15-rdpkru", USER, write_cr4(cr4 | CR4_PKE),
@@ -312,6 +317,19 @@ static void protection_keys(void)
         "-1; rdpkru; mov r9d, eax; xor eax, eax; wrpkru");
     HOT("soundness-15-rdpkru-ecx", USER, write_cr4(cr4 | CR4_PKE), "mov ecx, 1; rdpkru");
     HOT("soundness-15-rdpkru-ecx-upper", USER, write_cr4(cr4 | CR4_PKE), "mov rcx, rbx; rdpkru", .rbx = BIT(32));
+    /* the value that is there already; only the lower halves count */
+    HOT("soundness-15-wrpkru-same", USER, write_cr4(cr4 | CR4_PKE),
+        "mov rax, rbx; mov rcx, rbx; mov rdx, rbx; wrpkru; wrpkru; mov eax, 0x5c0; wrpkru; wrpkru; rdpkru; mov r9d, "
+        "eax; "
+        "xor eax, eax; wrpkru",
+        .rbx = BIT(32));
+    HOT("soundness-15-wrpkru-same-ecx", USER, write_cr4(cr4 | CR4_PKE), "xor eax, eax; mov ecx, 1; cdq; wrpkru");
+    HOT("soundness-15-wrpkru-same-edx", USER, write_cr4(cr4 | CR4_PKE),
+        "xor eax, eax; xor ecx, ecx; mov edx, 1; wrpkru");
+    HOT("soundness-15-wrpkru-keeps-flags", USER, write_cr4(cr4 | CR4_PKE),
+        "xor eax, eax; xor ecx, ecx; cdq; mov r8d, 0x80000000; add r8d, r8d; wrpkru; setc r9b; seto r10b; setz r11b; "
+        "pushfq; "
+        "pop r12");
 }
 
 static void directions(void)
