@@ -133,6 +133,8 @@ int mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_p
     uint8_t *host_w = writable && (allowed >> MMU_WRITE & 1) && translation.dirty && !notice ? host : NULL;
     gva_t offset = gva & ~PAGE_MASK;
 
+    if (writable)
+        physmem_touch(mmu->physmem, host);
     if (unlikely(mmu->watch) && access != MMU_EXECUTE) {
         if (!mmu->watch->access(mmu->watch->opaque, access, translation.gpa | offset,
                                 access == MMU_WRITE && !writable ? NULL : host, fault))

@@ -50,6 +50,8 @@ struct physmem {
     struct host_region ram;
     _Atomic uint8_t *page_flags; /* per RAM page, dirty bits inverted: fresh pages are dirty */
     struct host_region page_flags_memory;
+    _Atomic uint8_t *windows_made; /* per window of RAM: its pages were made, see physmem_make_window */
+    struct host_region windows_memory;
 
     struct mem_region *regions; /* guarded by the device lock */
     _Atomic unsigned sequence;  /* view[sequence & 1] is current */
@@ -87,6 +89,16 @@ static inline uint8_t physmem_host_flags(const struct physmem *mem, const uint8_
 {
     uint64_t page = (uint64_t)(host - (const uint8_t *)mem->ram.base) >> PAGE_SHIFT;
     return (uint8_t)(atomic_load(&mem->page_flags[page]) ^ PAGE_FLAGS_DIRTY);
+}
+/* Somebody is about to touch the RAM page at `host`, which may be the first time: the host makes the pages around it at once, for a
+ * fraction of what a fault for each would cost. */
+#define RAM_WINDOW (64 * KIB)
+void physmem_make_window(struct physmem *mem, uint64_t window);
+static inline void physmem_touch(struct physmem *mem, const uint8_t *host)
+{
+    uint64_t window = (uint64_t)(host - (const uint8_t *)mem->ram.base) / RAM_WINDOW;
+    if (unlikely(!atomic_load_explicit(&mem->windows_made[window], memory_order_relaxed)))
+        physmem_make_window(mem, window);
 }
 /* `size` bytes of RAM at `host`, which shows at gpa, were written; within one piece. */
 void physmem_written_host(struct physmem *mem, gpa_t gpa, const uint8_t *host, uint64_t size);

@@ -285,6 +285,14 @@ void physmem_collect_dirty(struct physmem *mem, gpa_t gpa, uint64_t size, uint8_
     }
 }
 
+void physmem_make_window(struct physmem *mem, uint64_t window)
+{
+    uint64_t start = window * RAM_WINDOW;
+
+    atomic_store_explicit(&mem->windows_made[window], 1, memory_order_relaxed);
+    host_memory_will_write((uint8_t *)mem->ram.base + start, MIN(RAM_WINDOW, mem->ram.size - start));
+}
+
 int physmem_track_init(struct physmem *mem, struct error *err)
 {
     uint64_t pages = mem->ram.size >> PAGE_SHIFT;
@@ -293,6 +301,10 @@ int physmem_track_init(struct physmem *mem, struct error *err)
     if (result)
         return result;
     mem->page_flags = mem->page_flags_memory.base;
+    result = host_memory_anonymous(&mem->windows_memory, ALIGN_UP(mem->ram.size / RAM_WINDOW + 1, PAGE_SIZE), err);
+    if (result)
+        return result;
+    mem->windows_made = mem->windows_memory.base;
     pthread_mutex_init(&mem->listener_lock, NULL);
     return 0;
 }
@@ -308,5 +320,6 @@ void physmem_track_destroy(struct physmem *mem)
         free(list);
     }
     host_memory_free(&mem->page_flags_memory);
+    host_memory_free(&mem->windows_memory);
     pthread_mutex_destroy(&mem->listener_lock);
 }

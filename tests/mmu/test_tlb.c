@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "guest.h"
@@ -160,6 +161,47 @@ Test(tlb, second_access_hits)
         }
     }
     cr_assert_eq(guest.mmu->stats.walks, 2, "one to read, one to set D; the rest comes from L2");
+    guest_destroy(&guest);
+}
+
+static unsigned resident_pages(const struct guest *guest)
+{
+    static unsigned char pages[GUEST_RAM / PAGE_SIZE];
+    unsigned count = 0;
+
+    cr_assert_eq(mincore(guest->ram, GUEST_RAM, pages), 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(pages); i++)
+        count += pages[i] & 1;
+    return count;
+}
+
+static void touch(struct guest *guest, gva_t gva, enum mmu_access access)
+{
+    struct mmu_target target;
+    struct fault fault;
+
+    cr_assert_eq(mmu_translate(guest->mmu, gva, access, MMU_SUPERVISOR, &target, &fault), 0);
+}
+
+/* RAM is made 64 KiB at a time, where it is touched, and nowhere else. */
+Test(tlb, host_pages_come_in_windows)
+{
+    struct guest guest;
+
+    guest_create(&guest);
+    cr_assert_eq(madvise(guest.ram, GUEST_RAM, MADV_REMOVE), 0);
+    if (madvise(guest.ram, PAGE_SIZE, 23 /* MADV_POPULATE_WRITE */))
+        cr_skip_test("the host's kernel does not make pages in advance");
+    cr_assert_eq(madvise(guest.ram, GUEST_RAM, MADV_REMOVE), 0);
+    cr_assert_eq(resident_pages(&guest), 0);
+    touch(&guest, 5 * MIB + 0x1234, MMU_READ);
+    cr_assert_eq(resident_pages(&guest), 16);
+    touch(&guest, 5 * MIB + 0xffff, MMU_WRITE);
+    cr_assert_eq(resident_pages(&guest), 16, "the same window");
+    touch(&guest, 5 * MIB + 0x10000, MMU_WRITE);
+    cr_assert_eq(resident_pages(&guest), 32, "the next one");
+    touch(&guest, GUEST_RAM - 1, MMU_READ);
+    cr_assert_eq(resident_pages(&guest), 48, "the last one");
     guest_destroy(&guest);
 }
 
