@@ -400,6 +400,25 @@ static bool has_own_check(const struct tinsn *i)
     return (STACK_KINDS >> i->kind & 1 || i->has_memory) && (i->group == NO_SLOT || i->group_leader);
 }
 
+bool may_fault(const struct tinsn *i)
+{
+    if (i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv)
+        return true;
+    switch (i->insn.row->exception_class) {
+    case EXC_NONE:
+    case EXC_VEX_GPR:
+    case EXC_SSE: /* what CR0, CR4 and XCR0 forbid is not translated */
+    case EXC_VEX:
+    case EXC_VEX_ZEROUPPER:
+        return false;
+    case EXC_SSE_ALIGNED:
+    case EXC_VEX_ALIGNED:
+        return i->has_memory;
+    default:
+        return true;
+    }
+}
+
 static void note_flag_uses(struct translation *t)
 {
     unsigned next = t->count;
@@ -427,9 +446,8 @@ static bool unseen_from(const struct translation *t, unsigned from)
         const struct tinsn *i = &t->insns[n];
         if (i->has_memory || (i->kind != KIND_NATIVE && i->kind != KIND_LEA && i->kind != KIND_NOTHING))
             return false;
-        if (i->kind == KIND_NATIVE && (i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
-                                       i->insn.row->exception_class != EXC_NONE))
-            return false; /* may fault */
+        if (i->kind == KIND_NATIVE && may_fault(i))
+            return false;
     }
     return true;
 }
@@ -462,8 +480,7 @@ static bool saving_pays(const struct translation *t, unsigned at)
 
 static bool may_be_seen_at(const struct tinsn *i)
 {
-    return i->own_check || i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv ||
-           i->insn.row->exception_class != EXC_NONE;
+    return i->own_check || may_fault(i);
 }
 
 /* The flags that the block is entered with may be clobbered from `at` on if nothing needs them before all are set. Which registers are written

@@ -166,6 +166,41 @@ void emit_verbatim(struct translation *t, const struct tinsn *i)
     emit_bytes(&t->jit->hot, i->bytes, i->insn.length);
 }
 
+/* ---- Unpinned registers that are in a scratch register at the moment ----
+ *
+ * What was loaded into T0 or T1, or stored from there, need not be loaded again by the next instruction: the store and the load
+ * would cost five cycles where one instruction waits for another. The memory cell is always right, so nothing is lost when C looks,
+ * or takes over. But C may also go on at the next instruction, behind one that it executed: behind those that it may
+ * execute nothing is held. */
+
+void forget_held(struct translation *t)
+{
+    t->held[0] = t->held[1] = NO_GPR;
+}
+
+static uint8_t *held_in(struct translation *t, unsigned host)
+{
+    return &t->held[host == T1];
+}
+
+/* The scratch register that has an unpinned register's value; HOST_NONE: none. */
+static unsigned holder_of(struct translation *t, unsigned guest)
+{
+    return *held_in(t, T1) == guest ? T1 : *held_in(t, T0) == guest ? T0 : HOST_NONE;
+}
+
+static void forget_written(struct translation *t, const struct tinsn *i)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(t->held); n++)
+        if (t->held[n] != NO_GPR && i->writes >> t->held[n] & 1)
+            t->held[n] = NO_GPR;
+}
+
+static bool c_may_execute(const struct tinsn *i)
+{
+    return i->own_check || may_fault(i);
+}
+
 struct scratch_use {
     uint8_t guest, host;
     bool written;
@@ -212,6 +247,22 @@ static bool clears_register(const struct tinsn *i)
            i->gpr[ROLE_REG] == i->gpr[ROLE_RM] && i->size[ROLE_RM] >= 4 && !i->has_memory;
 }
 
+/* One that is free: the one with the value, or, if it can be, one that holds none. */
+static unsigned take_scratch(struct translation *t, struct native_plan *p, unsigned guest)
+{
+    unsigned best = p->free_count - 1u;
+
+    for (unsigned n = 0; n < p->free_count; n++)
+        if (guest != NO_GPR && *held_in(t, p->free[n]) == guest)
+            best = n;
+        else if (*held_in(t, p->free[best]) != NO_GPR && *held_in(t, p->free[best]) != guest &&
+                 *held_in(t, p->free[n]) == NO_GPR)
+            best = n;
+    unsigned host = p->free[best];
+    p->free[best] = p->free[--p->free_count];
+    return host;
+}
+
 static unsigned use_scratch(struct translation *t, struct native_plan *p, const struct tinsn *i, unsigned role)
 {
     unsigned guest = i->gpr[role];
@@ -221,13 +272,16 @@ static unsigned use_scratch(struct translation *t, struct native_plan *p, const 
         if (p->uses[n].guest == guest)
             use = &p->uses[n];
     if (!use) {
-        use = &p->uses[p->use_count++];
-        *use = (struct scratch_use){ .guest = (uint8_t)guest, .host = p->free[--p->free_count] };
         bool load = false;
         for (unsigned other = 0; other < ROLE_COUNT; other++)
             load |= i->gpr[other] == guest && needs_load(i, other);
         if (clears_register(i))
             load = false;
+        unsigned host = take_scratch(t, p, load ? guest : NO_GPR);
+        use = &p->uses[p->use_count++];
+        *use = (struct scratch_use){ .guest = (uint8_t)guest, .host = (uint8_t)host };
+        load &= is_pinned(guest) || *held_in(t, host) != guest;
+        *held_in(t, host) = is_pinned(guest) ? NO_GPR : (uint8_t)guest;
         if (load && is_pinned(guest))
             emit_mov_rr(&t->jit->hot, use->host, host_of_guest[guest]);
         else if (load)
@@ -235,6 +289,16 @@ static unsigned use_scratch(struct translation *t, struct native_plan *p, const 
     }
     use->written |= !!(i->access[role] & (ACCESS_W | ACCESS_CW));
     return use->host;
+}
+
+static bool is_held_and_free(struct translation *t, const struct native_plan *p, unsigned guest)
+{
+    unsigned host = holder_of(t, guest);
+
+    for (unsigned n = 0; n < p->free_count; n++)
+        if (p->free[n] == host)
+            return true;
+    return false;
 }
 
 static void resolve_role(struct translation *t, struct native_plan *p, const struct tinsn *i, unsigned role)
@@ -249,7 +313,7 @@ static void resolve_role(struct translation *t, struct native_plan *p, const str
         return;
     if (is_pinned(guest) && !(i->high_byte && guest == REG_RCX)) {
         *field = host_of_guest[guest];
-    } else if (role == ROLE_RM && !is_pinned(guest) && cell_suffices(i)) {
+    } else if (role == ROLE_RM && !is_pinned(guest) && cell_suffices(i) && !is_held_and_free(t, p, guest)) {
         p->w.rm_is_memory = true;
         p->w.memory = guest_cell(t, guest);
     } else {
@@ -304,7 +368,7 @@ bool native_is_possible(const struct tinsn *i)
 }
 
 /* op pinned, unpinned: as op pinned, [cell], by the opcode of the other direction (ADD to CMP, MOV), or the same (TEST). */
-static bool emit_from_cell(struct translation *t, const struct tinsn *i)
+static bool emit_from_cell(struct translation *t, const struct tinsn *i, const struct native_plan *p)
 {
     const struct insn *insn = &i->insn;
     uint8_t bytes[INSN_MAX_LENGTH];
@@ -315,7 +379,8 @@ static bool emit_from_cell(struct translation *t, const struct tinsn *i)
     if (insn->row->map != MAP_ONEBYTE || i->has_memory || i->high_byte || (!moves && !alu && !tests))
         return false;
     if (i->gpr[ROLE_REG] == NO_GPR || i->gpr[ROLE_RM] == NO_GPR || is_pinned(i->gpr[ROLE_REG]) ||
-        !is_pinned(i->gpr[ROLE_RM]) || !insn->has_modrm || insn->modrm >> 6 != 3)
+        !is_pinned(i->gpr[ROLE_RM]) || !insn->has_modrm || insn->modrm >> 6 != 3 ||
+        is_held_and_free(t, p, i->gpr[ROLE_REG]))
         return false;
     memcpy(bytes, i->bytes, insn->length);
     if (!tests)
@@ -330,15 +395,54 @@ static bool emit_from_cell(struct translation *t, const struct tinsn *i)
     return true;
 }
 
+/* The instruction itself: its memory operand and the scratch registers that are free are in the plan. */
+static void emit_operation(struct translation *t, const struct tinsn *i, struct native_plan *p)
+{
+    struct emitter *e = &t->jit->hot;
+
+    if (native_is_identical(i)) {
+        emit_verbatim(t, i);
+        return;
+    }
+    if (emit_from_cell(t, i, p)) {
+        forget_written(t, i);
+        return;
+    }
+    for (unsigned role = 0; role < ROLE_COUNT; role++)
+        resolve_role(t, p, i, role);
+    emit_rewritten(e, &i->insn, i->bytes, &p->w);
+    forget_written(t, i);
+    for (unsigned n = 0; n < p->use_count; n++) {
+        if (!p->uses[n].written)
+            continue;
+        if (is_pinned(p->uses[n].guest)) {
+            emit_mov_rr(e, host_of_guest[p->uses[n].guest], p->uses[n].host);
+        } else {
+            emit_store(e, guest_cell(t, p->uses[n].guest), p->uses[n].host);
+            *held_in(t, p->uses[n].host) = p->uses[n].guest;
+        }
+    }
+}
+
+static bool uses(const struct host_operand *m, unsigned host)
+{
+    return m->base == host || m->index == host;
+}
+
 void emit_native(struct translation *t, struct tinsn *i)
 {
     struct emitter *e = &t->jit->hot;
     struct native_plan p = { .w = { .reg = 0xff, .rm = 0xff, .vvvv = 0xff, .opcode_reg = 0xff } };
     bool rcx = i->reads_rcx || i->writes_rcx, wants = scratch_wanted(i) + rcx > 0;
+    const uint8_t *start = e->p;
 
     if (i->has_memory) {
         p.w.memory = emit_memory(t, i, wants || i->high_byte);
         p.w.rm_is_memory = true;
+        if (e->p != start || uses(&p.w.memory, T0) || uses(&p.w.memory, T1))
+            forget_held(t);
+        else
+            p.free[p.free_count++] = T0;
         if (i->high_byte) { /* no REX: rcx alone can hold the address */
             emit_lea(e, HOST_RCX, p.w.memory);
             p.w.memory = host_base(HOST_RCX, 0);
@@ -348,6 +452,8 @@ void emit_native(struct translation *t, struct tinsn *i)
     }
     if (i->restore_flags)
         emit_flags_again(t, i->flags_source);
+    if (rcx || i->high_byte)
+        forget_held(t);
     if (rcx) {
         emit_mov_rr(e, HOST_RCX, host_of_guest[REG_RCX]);
     } else if (i->high_byte) {
@@ -356,25 +462,11 @@ void emit_native(struct translation *t, struct tinsn *i)
     } else {
         p.free[p.free_count++] = T1;
     }
-    if (native_is_identical(i)) {
-        emit_verbatim(t, i);
-        return;
-    }
-    if (emit_from_cell(t, i))
-        return;
-    for (unsigned role = 0; role < ROLE_COUNT; role++)
-        resolve_role(t, &p, i, role);
-    emit_rewritten(e, &i->insn, i->bytes, &p.w);
-    for (unsigned n = 0; n < p.use_count; n++) {
-        if (!p.uses[n].written)
-            continue;
-        if (is_pinned(p.uses[n].guest))
-            emit_mov_rr(e, host_of_guest[p.uses[n].guest], p.uses[n].host);
-        else
-            emit_store(e, guest_cell(t, p.uses[n].guest), p.uses[n].host);
-    }
+    emit_operation(t, i, &p);
     if (i->writes_rcx)
         emit_mov_rr(e, host_of_guest[REG_RCX], HOST_RCX);
+    if (c_may_execute(i))
+        forget_held(t);
 }
 
 static void emit_saved_flags(struct translation *t)
@@ -451,6 +543,10 @@ void emit_lea_insn(struct translation *t, struct tinsn *i)
         emit_lea32(e, host, m);
     else
         emit_lea(e, host, m);
+    if (host == T0 || m.base == T0 || m.index == T1)
+        forget_held(t);
+    else
+        forget_written(t, i);
     if (host != T0)
         return;
     if (size >= 4) {

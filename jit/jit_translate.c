@@ -14,6 +14,7 @@ static void emit_count(struct translation *t)
     if (!t->jit->has_stats)
         return;
     emit_add_to(e, &t->jit->executed, 1);
+    forget_held(t);
     t->counting_bytes += (unsigned)(e->p - start);
 }
 
@@ -64,14 +65,14 @@ static void emit_insn(struct translation *t, struct tinsn *i)
     switch (i->kind) {
     case KIND_NATIVE:
         emit_native(t, i);
-        break;
+        return;
     case KIND_NOTHING:
-        break;
+        return;
     case KIND_LEA:
         if (i->restore_flags)
             emit_flags_again(t, i->flags_source);
         emit_lea_insn(t, i);
-        break;
+        return;
     case KIND_PUSH:
     case KIND_POP:
     case KIND_LEAVE:
@@ -91,6 +92,7 @@ static void emit_insn(struct translation *t, struct tinsn *i)
         emit_control(t, i);
         break;
     }
+    forget_held(t);
 }
 
 /* CMP and the branch behind it are one operation of the host if nothing lies between them: what tells the branch's target where
@@ -125,6 +127,7 @@ static void emit_block(struct translation *t)
     }
     emit_entry_log(t);
     emit_budget(t);
+    forget_held(t);
     for (t->current = 0; t->current < t->count; t->current++) {
         struct tinsn *i = &t->insns[t->current];
         t->marks[t->current] = (struct insn_mark){ .host = (uint16_t)(e->p - t->hot_start),

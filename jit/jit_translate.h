@@ -104,6 +104,7 @@ struct translation {
     bool next_crosses;   /* the instruction behind the block lies in two pages */
     size_t available;    /* bytes at `host`: to the end of the page, or of a crossing instruction */
     /* emission */
+    uint8_t held[2];   /* the unpinned registers whose values T0 and T1 have, too; NO_GPR: none (jit_emit_native.c) */
     unsigned current;  /* instruction being emitted */
     bool falling;      /* the exit behind the last instruction is, not one of its own */
     bool stale_at_end; /* at the end of the block the host's flags are not the guest's: made again from stale_source */
@@ -137,6 +138,8 @@ bool translation_decode_loop(struct translation *t);
 void translation_analyse(struct translation *t);
 /* CMP, TEST of registers, and their like: executing it again changes nothing but flags. */
 bool can_execute_again(const struct tinsn *i);
+/* By what it computes, its accesses to memory apart. */
+bool may_fault(const struct tinsn *i);
 
 /* jit_emit_memory.c */
 /* Resolves the memory operand of the current instruction: emits address and check, returns what to use as the host operand. `extra`:
@@ -212,5 +215,6 @@ void emit_bits(struct translation *t, struct tinsn *i);
 /* jit_translate.c */
 /* source: flags_source; executes CMP or TEST once more, or takes the saved ones. */
 void emit_flags_again(struct translation *t, unsigned source);
+void forget_held(struct translation *t); /* T0 and T1 were, or may be, clobbered */
 
 #endif
