@@ -182,6 +182,9 @@ static void insert_by_address(struct jit *jit, struct jit_block *block)
 static uint64_t covered_by(gpa_t gpa, uint64_t size)
 {
     unsigned offset = gpa & ~PAGE_MASK, last = (unsigned)MIN(offset + size, PAGE_SIZE) - 1;
+
+    if (!size)
+        return 0;
     return ~0ull << (offset >> 6) & ~0ull >> (63 - (last >> 6));
 }
 
@@ -190,9 +193,10 @@ static uint64_t bytes_in_first(const struct jit_block *block)
     return PAGE_SIZE - (block->gpa & ~PAGE_MASK);
 }
 
-static uint64_t bytes_in_second(const struct jit_block *block) /* which it has */
+static uint64_t bytes_in_second(const struct jit_block *block) /* 0: it is invalid whatever lies there */
 {
-    return block->guest_bytes - bytes_in_first(block);
+    uint64_t first = bytes_in_first(block);
+    return block->guest_bytes > first ? block->guest_bytes - first : 0;
 }
 
 void jit_block_insert(struct jit *jit, struct jit_block *block)
