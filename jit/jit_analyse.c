@@ -400,7 +400,8 @@ static bool has_own_check(const struct tinsn *i)
     return (STACK_KINDS >> i->kind & 1 || i->has_memory) && (i->group == NO_SLOT || i->group_leader);
 }
 
-bool may_fault(const struct tinsn *i)
+/* By what it computes, its accesses to memory apart. */
+static bool may_fault(const struct tinsn *i)
 {
     if (i->insn.row->handler == HANDLER_div || i->insn.row->handler == HANDLER_idiv)
         return true;
@@ -478,7 +479,7 @@ static bool saving_pays(const struct translation *t, unsigned at)
     return COST_SAVE + (restore ? COST_RESTORE : 0) < checks * COST_KEEPING_CHECK;
 }
 
-static bool may_be_seen_at(const struct tinsn *i)
+bool may_be_seen_at(const struct tinsn *i)
 {
     return i->own_check || may_fault(i);
 }

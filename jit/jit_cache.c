@@ -544,7 +544,6 @@ static void populate_code(struct jit *jit, size_t *populated, size_t at, size_t 
 
     if (likely(!populate(populated, at, end, &start, &size)))
         return;
-    jit_park(jit->cpu);
     host_memory_will_write(jit->code.write + start, size);
     host_memory_will_read((void *)(uintptr_t)(jit->code.execute + start), size);
 }
@@ -555,10 +554,8 @@ static void populate_next(struct jit *jit)
 
     populate_code(jit, &jit->populated.hot, (size_t)(jit->hot.p - jit->code.write), jit->code.hot_size);
     populate_code(jit, &jit->populated.cold, (size_t)(jit->cold.p - jit->code.write), jit->code.size);
-    if (unlikely(populate(&jit->populated.arena, jit->arena_used, jit->arena_size, &start, &size))) {
-        jit_park(jit->cpu);
+    if (unlikely(populate(&jit->populated.arena, jit->arena_used, jit->arena_size, &start, &size)))
         host_memory_will_write(jit->arena + start, size);
-    }
 }
 
 void jit_cache_make_room(struct jit *jit)

@@ -196,11 +196,6 @@ static void forget_written(struct translation *t, const struct tinsn *i)
             t->held[n] = NO_GPR;
 }
 
-static bool c_may_execute(const struct tinsn *i)
-{
-    return i->own_check || may_fault(i);
-}
-
 struct scratch_use {
     uint8_t guest, host;
     bool written;
@@ -465,7 +460,7 @@ void emit_native(struct translation *t, struct tinsn *i)
     emit_operation(t, i, &p);
     if (i->writes_rcx)
         emit_mov_rr(e, host_of_guest[REG_RCX], HOST_RCX);
-    if (c_may_execute(i))
+    if (may_be_seen_at(i))
         forget_held(t);
 }
 

@@ -5,7 +5,7 @@
 #include "jit/jit_sabotage.h"
 #include "jit/jit_translate.h"
 
-/* -d jitstats: instructions from here to the block's end are counted on entry, those behind a side exit taken are taken off. */
+/* -d jitstats: each instruction is counted where it begins; C takes it off if it begins again. */
 static void emit_count(struct translation *t)
 {
     struct emitter *e = &t->jit->hot;

@@ -95,10 +95,10 @@ struct translation {
     struct tinsn insns[BLOCK_MAX_INSNS + 1];
     struct group groups[BLOCK_MAX_INSNS];
     unsigned group_count;
-    uint8_t
-        flags_until[BLOCK_MAX_INSNS + 1]; /* the next instruction, from each on, that needs or sets them; count: none */
-    bool uses_a0;                         /* some group's address is in A0 */
-    unsigned guest_bytes;                 /* of the instructions */
+    /* The next instruction, from each on, that needs or sets the flags; count: none. */
+    uint8_t flags_until[BLOCK_MAX_INSNS + 1];
+    bool uses_a0;         /* some group's address is in A0 */
+    unsigned guest_bytes; /* of the instructions */
     bool unrolled;
     bool ends_in_branch; /* the last instruction does not fall through */
     bool next_crosses;   /* the instruction behind the block lies in two pages */
@@ -138,8 +138,8 @@ bool translation_decode_loop(struct translation *t);
 void translation_analyse(struct translation *t);
 /* CMP, TEST of registers, and their like: executing it again changes nothing but flags. */
 bool can_execute_again(const struct tinsn *i);
-/* By what it computes, its accesses to memory apart. */
-bool may_fault(const struct tinsn *i);
+/* C may be told of it, or execute it: its access is checked, or what it computes may fault. */
+bool may_be_seen_at(const struct tinsn *i);
 
 /* jit_emit_memory.c */
 /* Resolves the memory operand of the current instruction: emits address and check, returns what to use as the host operand. `extra`:
@@ -176,6 +176,7 @@ void emit_verbatim(struct translation *t, const struct tinsn *i); /* as it is: o
 bool native_is_identical(const struct tinsn *i);
 bool native_is_possible(const struct tinsn *i); /* enough scratch registers, encodable */
 void emit_lea_insn(struct translation *t, struct tinsn *i);
+void forget_held(struct translation *t); /* T0 and T1 were, or may be, clobbered */
 /* The instruction with other operands. rm: a host register, or memory. */
 struct rewrite {
     bool rm_is_memory;
@@ -215,6 +216,5 @@ void emit_bits(struct translation *t, struct tinsn *i);
 /* jit_translate.c */
 /* source: flags_source; executes CMP or TEST once more, or takes the saved ones. */
 void emit_flags_again(struct translation *t, unsigned source);
-void forget_held(struct translation *t); /* T0 and T1 were, or may be, clobbered */
 
 #endif
