@@ -207,6 +207,7 @@ struct native_plan {
     unsigned use_count;
     unsigned free_count;
     uint8_t free[2];
+    bool spare; /* more are free than the operands want: one that is held may stay where it is, too */
 };
 
 static bool needs_load(const struct tinsn *i, unsigned role)
@@ -286,10 +287,13 @@ static unsigned use_scratch(struct translation *t, struct native_plan *p, const 
     return use->host;
 }
 
+/* May an operand whose cell would do be taken from a scratch register? */
 static bool is_held_and_free(struct translation *t, const struct native_plan *p, unsigned guest)
 {
     unsigned host = holder_of(t, guest);
 
+    if (!p->spare)
+        return false;
     for (unsigned n = 0; n < p->free_count; n++)
         if (p->free[n] == host)
             return true;
@@ -395,6 +399,7 @@ static void emit_operation(struct translation *t, const struct tinsn *i, struct 
 {
     struct emitter *e = &t->jit->hot;
 
+    p->spare = p->free_count > scratch_wanted(i);
     if (native_is_identical(i)) {
         emit_verbatim(t, i);
         return;

@@ -419,6 +419,39 @@ static void idiom_count(struct generator *g)
     }
 }
 
+/* VEX.128.map2 (0F 38) of three registers. */
+static void add_vex_regs(struct generator *g, uint8_t prefix, uint8_t opcode, unsigned reg, unsigned vvvv, unsigned rm)
+{
+    bool wide = rng_chance(g->rng, 60);
+
+    ADD(g, 0xc4, (uint8_t)((reg < 8) << 7 | 1 << 6 | (rm < 8) << 5 | 2),
+        (uint8_t)(wide << 7 | (~vvvv & 15) << 3 | prefix), opcode, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+}
+
+/* Rows of instructions with up to three operands among the registers that a translator may keep in memory, each using what
+ * the one before has left. */
+static void idiom_rows(struct generator *g)
+{
+    static const uint8_t registers[] = { 9, 10, 11, 15, 1 };
+    /* shlx sarx shrx bextr, bzhi pext pdep, andn, mulx: prefix (0: none, 1: 66, 2: F3, 3: F2) and opcode */
+    static const uint8_t ops[][2] = { { 1, 0xf7 }, { 2, 0xf7 }, { 3, 0xf7 }, { 0, 0xf7 }, { 0, 0xf5 },
+                                      { 2, 0xf5 }, { 3, 0xf5 }, { 0, 0xf2 }, { 3, 0xf6 } };
+    unsigned count = 2 + rng_below(g->rng, 4);
+
+    while (count--) {
+        unsigned r[3];
+        for (unsigned n = 0; n < 3; n++)
+            r[n] = rng_chance(g->rng, 85) ? registers[rng_below(g->rng, sizeof(registers))] : any_register(g);
+        if (!register_is_free(g, r[0]))
+            continue;
+        const uint8_t *op = ops[rng_below(g->rng, ARRAY_SIZE(ops))];
+        if (rng_chance(g->rng, 35))
+            add_reg_reg(g, rng_below(g->rng, 8) << 3 | 1, size_4_or_8(g), r[0], r[1]);
+        else if (op[1] != 0xf6 || register_is_free(g, r[1])) /* mulx writes both */
+            add_vex_regs(g, op[0], op[1], r[0], r[1], r[2]);
+    }
+}
+
 /* AH and its kin between their low halves. */
 static void idiom_partial(struct generator *g)
 {
@@ -475,7 +508,7 @@ void add_idiom(struct generator *g)
         idiom_group,   idiom_group,    idiom_group,         idiom_group, idiom_flags,        idiom_flags,
         idiom_flags,   idiom_pointer,  idiom_index,         idiom_stack, idiom_stack,        idiom_frame,
         idiom_pushf,   idiom_string,   idiom_string,        idiom_count, idiom_segment_base, idiom_gather,
-        idiom_partial, idiom_division, idiom_stack_pointer,
+        idiom_partial, idiom_division, idiom_stack_pointer, idiom_rows,
     };
     idioms[rng_below(g->rng, ARRAY_SIZE(idioms))](g);
 }
