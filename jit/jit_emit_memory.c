@@ -147,6 +147,28 @@ static void emit_flags_restored(struct translation *t, struct emitter *e)
     emit_load(e, HOST_RAX, host_at(&t->jit->flags_tmp));
 }
 
+/* A store of the low bytes of a vector register, at any alignment: MOVUPS, MOVDQU, MOVSS, MOVQ and so on. */
+static bool stores_vector(const struct tinsn *i)
+{
+    const struct insn *insn = &i->insn;
+
+    if (i->kind != KIND_NATIVE || insn->row->map != MAP_0F || insn->operand_count != 2 ||
+        i->memory_access != ACCESS_W || insn->operands[0].kind != OPERAND_MEM ||
+        insn->operands[1].kind != OPERAND_VEC ||
+        (insn->row->exception_class != EXC_SSE && insn->row->exception_class != EXC_VEX))
+        return false;
+    switch (insn->opcode) {
+    case 0x11: /* MOVUPS, MOVUPD, MOVSS, MOVSD */
+    case 0x13: /* MOVLPS, MOVLPD */
+    case 0x7e: /* MOVD, MOVQ */
+    case 0x7f: /* MOVDQU */
+    case 0xd6: /* MOVQ */
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* The call out of line; is_inline: code before it falls into it. */
 static const uint8_t *emit_access_call(struct translation *t, const struct check *c, unsigned site,
                                        enum access_form form, bool is_inline)
@@ -165,6 +187,9 @@ static const uint8_t *emit_access_call(struct translation *t, const struct check
         access.group_first = (unsigned)(i->group_offset - t->groups[i->group].low);
         access.kind |=
             (group_has_alternative(t) ? STUB_HAS_ALTERNATIVE : 0u) | (i->first_reads ? STUB_FIRST_READS : 0u);
+    } else if (c->write && stores_vector(i)) {
+        access.group_first = i->insn.operands[1].reg;
+        access.kind |= STUB_STORES_VECTOR;
     }
     return emit_stub_access(t, &access, is_inline);
 }

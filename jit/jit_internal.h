@@ -157,11 +157,13 @@ enum {
     STUB_HAS_ALTERNATIVE = 16, /* GROUP: behind the jump back lies one to the translation without groups */
     STUB_FALLING = 32,         /* an exit behind the last instruction, not its own */
     STUB_FIRST_READS = 64,     /* GROUP_WRITE: the first access reads */
+    STUB_STORES_VECTOR = 128,  /* WRITE: a vector register's lower part, nothing else; group_first is its number */
 };
 struct access_info { /* READ, WRITE, GROUP_* */
     uint32_t site;
-    uint16_t limit;      /* PAGE_SIZE - size of the access (or of the group's range) */
-    uint8_t group_first; /* GROUP: address of the first access minus the lowest address of the group */
+    uint16_t limit; /* PAGE_SIZE - size of the access (or of the group's range) */
+    uint8_t
+        group_first; /* GROUP: address of the first access minus the lowest address of the group; STORES_VECTOR: register */
     uint8_t flags_source;
     struct stub_info stub;
 } __attribute__((packed));
@@ -202,6 +204,8 @@ enum stub_kind {
 };
 
 /* ---- Per vCPU ---- */
+
+#define CROSSING_MAX 64 /* bytes of an access: a whole vector */
 
 /* What is remembered by virtual address holds for a mode and an address space, which have a number (salt) together. */
 struct mode_salt {
@@ -315,6 +319,8 @@ struct jit {
     uint64_t origin; /* A0 at the last lookup: block | instruction that jumped; ~return address of its stub; or 0 */
     uint64_t t0, t1, a0, flags_ax, tmp, flags_tmp, rax, r15, saved_ax;
     uint64_t addends[ADDEND_SLOTS];
+    uint8_t crossing[2 * CROSSING_MAX]
+        __attribute__((aligned(CROSSING_MAX))); /* bytes of two pages that an instruction reads */
     uint64_t return_sp, c_sp;
     const uint8_t *stub; /* return address of the stub that called */
     const void *resume;
@@ -508,6 +514,7 @@ bool jit_fetch(struct cpu *cpu, gva_t rip, struct jit_fetched *f); /* for execut
 
 /* jit_vector.c */
 void jit_park(struct cpu *cpu);
+void jit_store_vector(const struct cpu *cpu, unsigned reg, uint8_t *to, unsigned size);
 void jit_unpark(struct cpu *cpu);
 
 /* jit_signal_glue.c */

@@ -455,6 +455,64 @@ static bool crosses_often(struct jit *jit, const struct jit_block *block, const 
     return change_habit(jit, block, info, HABIT_ALONE);
 }
 
+/* The L1 entries of the two pages that an access goes over, if both may be accessed, and are ordinary memory. */
+static bool find_both_pages(struct jit *jit, gva_t first, gva_t second, bool write, uint8_t *hosts[2])
+{
+    struct cpu *cpu = jit->cpu;
+    const gva_t pages[2] = { first, second };
+    struct mmu_target target;
+    struct fault fault;
+
+    for (unsigned n = 0; n < 2; n++)
+        if (!entry_serves(entry_for(jit, pages[n]), pages[n], 0, write) &&
+            (mmu_translate(&cpu->mmu, pages[n], write ? MMU_WRITE : MMU_READ, cpu->privilege, &target, &fault) ||
+             target.notice))
+            return false;
+    for (unsigned n = 0; n < 2; n++) { /* now: they might have had one place */
+        const struct tlb_entry *entry = entry_for(jit, pages[n]);
+        if (!entry_serves(entry, pages[n], 0, write))
+            return false;
+        hosts[n] = (uint8_t *)(uintptr_t)(write ? entry->host_w : entry->host_r);
+    }
+    return true;
+}
+
+/* An access that goes over the end of a page, and needs nothing else from C: bytes that are only read are put together in a buffer (at an address
+ * that is aligned as theirs), from where the instruction takes them; a vector that is only stored is stored in two parts. Returns where
+ * to go on; NULL: the instruction's handler has to do it. */
+static const void *cross_page(struct jit *jit, const uint8_t *stub, const struct jit_block *block,
+                              const struct access_info *info, gva_t gva)
+{
+    unsigned kind = info->stub.kind, offset = gva & ~PAGE_MASK, size = PAGE_SIZE - info->limit,
+             left = PAGE_SIZE - offset;
+    bool write = (kind & STUB_KIND) == STUB_WRITE;
+    gva_t second = (gva & PAGE_MASK) + PAGE_SIZE;
+    uint8_t *buffer = jit->crossing + gva % CROSSING_MAX, *hosts[2];
+
+    if ((write ? !(kind & STUB_STORES_VECTOR) || jit->slices || jit->single_limit : (kind & STUB_KIND) != STUB_READ) ||
+        size <= left || size > CROSSING_MAX || (block->mode & MODE_CODE64 ? !is_canonical(second) : second >> 32) ||
+        !find_both_pages(jit, gva & PAGE_MASK, second, write, hosts))
+        return NULL;
+    jit->stats.slow_accesses++;
+    if (unlikely(jit->op_stats.counts != NULL)) {
+        const struct iop *op = find_iop(jit, block, info->stub.insn);
+        jit_park(jit->cpu);
+        if (op)
+            jit_count_in_c(jit, op, JIT_IN_C_SLOW_ACCESS);
+    }
+    if (write) {
+        jit_store_vector(jit->cpu, info->group_first, buffer, size);
+        memcpy(hosts[0] + offset, buffer, left);
+        memcpy(hosts[1], buffer + left, size - left);
+        return jit->code.execute + block->hot + block->marks[info->stub.insn + 1].host;
+    }
+    memcpy(buffer, hosts[0] + offset, left);
+    memcpy(buffer + left, hosts[1], size - left);
+    jit->t0 = 0;
+    jit->t1 = (uint64_t)(uintptr_t)buffer;
+    return stub;
+}
+
 static const void *slow_access(struct jit *jit, const uint8_t *stub)
 {
     struct cpu *cpu = jit->cpu;
@@ -480,6 +538,9 @@ static const void *slow_access(struct jit *jit, const uint8_t *stub)
             return stub;
         }
     }
+    const void *crossed = again || !canonical ? NULL : cross_page(jit, stub, block, info, gva);
+    if (crossed)
+        return crossed;
     cpu->cpu_rip = rip_of(jit, block, insn);
     settle_flags(jit, block, info->flags_source);
     if (group && jit->single_limit) { /* what follows in the block needs the group: it is left */

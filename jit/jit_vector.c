@@ -37,6 +37,31 @@ static void load_xmm(uint8_t vec[][64])
 #undef LOAD
 }
 
+/* The first `size` bytes (up to 32) of a vector register, live or parked. */
+void jit_store_vector(const struct cpu *cpu, unsigned reg, uint8_t *to, unsigned size)
+{
+    const void *parked = cpu->vector.vec[reg];
+
+    if (!cpu->vectors_live) {
+        memcpy(to, parked, size);
+        return;
+    }
+    uint8_t value[32];
+    bool wide = size > 16;
+    switch (reg) {
+#define STORE(n)                                                                                                       \
+    case n:                                                                                                            \
+        if (wide)                                                                                                      \
+            __asm__ volatile("vmovups %%ymm" #n ", %0" : "=m"(value));                                                 \
+        else                                                                                                           \
+            __asm__ volatile("movups %%xmm" #n ", %0" : "=m"(*(uint8_t(*)[16])value));                                 \
+        break;
+        FOR_EACH_REGISTER(STORE)
+#undef STORE
+    }
+    memcpy(to, value, size);
+}
+
 #define MXCSR_DEFAULT 0x1f80u
 #define MXCSR_STICKY  0x3fu
 #define FCW_DEFAULT   0x37f
