@@ -248,6 +248,8 @@ static void watch_ready(struct fd_watch *watch, unsigned ready)
     event_loop_unlock(loop);
 }
 
+static int start_watch(struct fd_watch *watch);
+
 static void poll_ready(uv_poll_t *poll, int status, int events)
 {
     struct fd_watch *watch = poll->data;
@@ -262,6 +264,13 @@ static void poll_ready(uv_poll_t *poll, int status, int events)
             ready |= FD_WRITABLE;
     }
     watch_ready(watch, ready);
+    /* libuv has stopped the handle; but there may be data to read in front of the error. */
+    if (status < 0) {
+        event_loop_lock(watch->loop);
+        if (!watch->removed)
+            start_watch(watch);
+        event_loop_unlock(watch->loop);
+    }
 }
 
 static void idle_ready(uv_idle_t *idle)

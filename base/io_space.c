@@ -14,7 +14,7 @@
  * ranges when that changes, which guests can cause (I/O BARs) but not often.
  *
  * Threads: any; the device lock is held from the look-up to the end of the callback, so a
- * range cannot vanish under an access. */
+ * range cannot vanish under an access. Doorbells (write_unlocked) do without: a guard keeps their range. */
 #include "base/io_space.h"
 
 #include <errno.h>
@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/read_guard.h"
 
 #define PORT_COUNT 65536u
 
@@ -120,7 +121,10 @@ struct port_range {
 struct port_space {
     pthread_mutex_t *lock;                /* the device lock; may be NULL in tests */
     struct port_range *ranges;            /* guarded by lock */
-    struct port_range *owner[PORT_COUNT]; /* guarded by lock */
+    /* Written with the lock held; read with it, or by doorbells inside the guard. */
+    _Atomic(struct port_range *) owner[PORT_COUNT];
+    _Atomic unsigned doorbells; /* ranges with write_unlocked */
+    struct read_guard guard;
 };
 
 static void port_space_lock(struct port_space *space)
@@ -182,6 +186,7 @@ int port_space_add(struct port_space *space, uint16_t first, unsigned count, con
         last = &(*last)->next;
     *last = range;
     port_range_claim(space, range);
+    space->doorbells += ops->write_unlocked != NULL;
     port_space_unlock(space);
     return 0;
 }
@@ -195,10 +200,13 @@ void port_space_remove(struct port_space *space, uint16_t first, unsigned count,
     struct port_range *range = *link;
     if (range) {
         *link = range->next;
-        memset(space->owner + first, 0, count * sizeof(space->owner[0]));
+        for (unsigned i = 0; i < count; i++)
+            space->owner[first + i] = NULL;
         for (struct port_range *r = space->ranges; r; r = r->next)
             if (r->first < first + count && first < r->first + r->count)
                 port_range_claim(space, r); /* oldest first: the newest wins, as it did before */
+        space->doorbells -= range->ops.write_unlocked != NULL;
+        read_guard_wait(&space->guard);
         free(range);
     }
     port_space_unlock(space);
@@ -241,8 +249,21 @@ uint32_t port_space_read(struct port_space *space, uint16_t port, unsigned size)
     return value;
 }
 
+static bool port_write_unlocked(struct port_space *space, unsigned port, unsigned size, uint32_t value)
+{
+    unsigned index = read_guard_enter(&space->guard);
+    struct port_range *range = space->owner[port];
+    bool taken = range && range->ops.write_unlocked && size <= range->first + range->count - port &&
+                 range->ops.write_unlocked(range->opaque, port - range->first, size, value);
+
+    read_guard_leave(&space->guard, index);
+    return taken;
+}
+
 void port_space_write(struct port_space *space, uint16_t port, unsigned size, uint32_t value)
 {
+    if (atomic_load_explicit(&space->doorbells, memory_order_relaxed) && port_write_unlocked(space, port, size, value))
+        return;
     port_space_lock(space);
     for (unsigned done = 0; done < size;) {
         struct port_range *range;

@@ -15,6 +15,10 @@ struct io_ops {
     uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
     void (*write)(void *opaque, uint64_t offset, unsigned size, uint64_t value);
     uint8_t min_size, max_size;
+    /* Doorbells: a write that needs no lock and must not wait for one. Asked first, without the device lock, on the vCPU's
+     * thread; size as the CPU wrote it. True: that was all. False: not such a write, it goes to `write` as usual. May be
+     * called by several threads at once; never after the range was removed. NULL: none. */
+    bool (*write_unlocked)(void *opaque, uint64_t offset, unsigned size, uint64_t value);
 };
 
 /* One access to a range with the splitting rule above applied. */

@@ -1,6 +1,7 @@
-/* The ACPI tables of the q35 board (ACPI 6.4 chapter 5). The DSDT comes from dsdt.asl through
- * iasl; the others are made here. Numbers agree with devices/board/acpi_pm.h, machine.h and the wiring in q35.c. */
+/* The ACPI tables of the q35 and i440FX boards (ACPI 6.4 chapter 5). The DSDTs come from dsdt.asl and dsdt_pc.asl through
+ * iasl; the others are made here. Numbers agree with devices/board/acpi_pm.h, machine.h and the wiring in q35.c and i440fx.c. */
 #include "firmware/acpi_builder.h"
+#include "firmware/memory_map.h"
 
 #include "devices/board/acpi_pm.h"
 #include "devices/board/machine.h"
@@ -9,7 +10,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "generated/dsdt.h" /* dsdt_aml_code[] */
+#include "generated/dsdt.h"    /* dsdt_aml_code[] */
+#include "generated/dsdt_pc.h" /* dsdt_pc_aml_code[] */
 
 enum { SPACE_MEMORY = 0, SPACE_IO = 1 };
 
@@ -18,6 +20,43 @@ struct gas {
     uint8_t space, bit_width, bit_offset, access;
     uint64_t address;
 } __attribute__((packed));
+
+/* ---- DSDT, 5.2.11.1 ---- */
+
+#define PCI_WINDOW_64_SIZE (32 * GIB)
+
+/* The first QWord address space descriptor, 6.4.3.5.1: 14 minimum, 22 maximum, 38 length. */
+static bool set_window(uint8_t *aml, size_t size, uint64_t start, uint64_t end)
+{
+    static const uint8_t qword_memory[] = { 0x8a, 0x2b, 0x00, 0x00 };
+    uint8_t *at = memmem(aml, size, qword_memory, sizeof(qword_memory));
+    uint64_t last = end - 1, length = end - start;
+
+    if (!at || (size_t)(aml + size - at) < 46)
+        return false;
+    memcpy(at + 14, &start, sizeof(start));
+    memcpy(at + 22, &last, sizeof(last));
+    memcpy(at + 38, &length, sizeof(length));
+    return true;
+}
+
+/* The window for 64-bit BARs: from the first GiB behind the RAM, which is where SeaBIOS begins, for 32 GiB from the
+ * first multiple of that, which is OVMF's. */
+static uint32_t build_dsdt(struct acpi_builder *builder, const struct firmware_tables_config *config)
+{
+    uint64_t start = ALIGN_UP(MEMORY_HIGH_BASE + config->high_ram, GIB);
+    uint64_t end = ALIGN_UP(start, PCI_WINDOW_64_SIZE) + PCI_WINDOW_64_SIZE;
+    const uint8_t *code = config->i440fx ? dsdt_pc_aml_code : dsdt_aml_code;
+    size_t size = config->i440fx ? sizeof(dsdt_pc_aml_code) : sizeof(dsdt_aml_code);
+    uint32_t table = acpi_append(builder, code, size);
+
+    if (builder->failed)
+        return table;
+    if (!set_window(builder->data + table, size, start, end))
+        builder->failed = true;
+    acpi_add_checksum(builder, table + 9, table, size);
+    return table;
+}
 
 /* ---- FADT, 5.2.9 ---- */
 
@@ -64,22 +103,26 @@ static struct gas io_register(uint16_t port, unsigned bytes, uint8_t access)
     return (struct gas){ SPACE_IO, bytes * 8, 0, access, port };
 }
 
-static uint32_t build_fadt(struct acpi_builder *builder, uint32_t facs, uint32_t dsdt)
+static uint32_t build_fadt(struct acpi_builder *builder, const struct firmware_tables_config *config, uint32_t facs,
+                           uint32_t dsdt)
 {
     uint32_t table = acpi_table_begin(builder, "FACP", 6);
+    uint16_t pm_base = config->pm_base ? config->pm_base : ACPI_PM_BASE;
+    uint16_t gpe0 = config->i440fx ? ACPI_PIIX4_GPE0 : pm_base + ACPI_GPE0;
+    uint8_t gpe0_size = config->i440fx ? 4 : 16;
     struct fadt fadt = {
         .sci_int = ACPI_SCI_IRQ,
         .smi_cmd = ACPI_SMI_CMD,
-        .acpi_enable = ACPI_ENABLE_COMMAND,
-        .acpi_disable = ACPI_DISABLE_COMMAND,
-        .pm1a_evt = ACPI_PM_BASE + ACPI_PM1_EVT,
+        .acpi_enable = config->i440fx ? ACPI_PIIX4_ENABLE_COMMAND : ACPI_ENABLE_COMMAND,
+        .acpi_disable = config->i440fx ? ACPI_PIIX4_DISABLE_COMMAND : ACPI_DISABLE_COMMAND,
+        .pm1a_evt = pm_base + ACPI_PM1_EVT,
         .pm1_evt_len = 4,
-        .pm1a_cnt = ACPI_PM_BASE + ACPI_PM1_CNT,
+        .pm1a_cnt = pm_base + ACPI_PM1_CNT,
         .pm1_cnt_len = 2,
-        .pm_tmr = ACPI_PM_BASE + ACPI_PM_TMR,
+        .pm_tmr = pm_base + ACPI_PM_TMR,
         .pm_tmr_len = 4,
-        .gpe0 = ACPI_PM_BASE + ACPI_GPE0,
-        .gpe0_len = 16,
+        .gpe0 = gpe0,
+        .gpe0_len = gpe0_size,
         .lvl2_latency = NO_C_STATE,
         .lvl3_latency = NO_C_STATE,
         .century = CMOS_CENTURY,
@@ -88,10 +131,10 @@ static uint32_t build_fadt(struct acpi_builder *builder, uint32_t facs, uint32_t
         .reset_reg = io_register(0xcf9, 1, 1),
         .reset_value = 6, /* full reset */
         .minor_revision = 4,
-        .x_pm1a_evt = io_register(ACPI_PM_BASE + ACPI_PM1_EVT, 4, 2),
-        .x_pm1a_cnt = io_register(ACPI_PM_BASE + ACPI_PM1_CNT, 2, 2),
-        .x_pm_tmr = io_register(ACPI_PM_BASE + ACPI_PM_TMR, 4, 3),
-        .x_gpe0 = io_register(ACPI_PM_BASE + ACPI_GPE0, 16, 1),
+        .x_pm1a_evt = io_register(pm_base + ACPI_PM1_EVT, 4, 2),
+        .x_pm1a_cnt = io_register(pm_base + ACPI_PM1_CNT, 2, 2),
+        .x_pm_tmr = io_register(pm_base + ACPI_PM_TMR, 4, 3),
+        .x_gpe0 = io_register(gpe0, gpe0_size, 1),
     };
 
     acpi_append(builder, (uint8_t *)&fadt + sizeof(fadt.header), sizeof(fadt) - sizeof(fadt.header));
@@ -152,8 +195,10 @@ static void madt_override(struct acpi_builder *builder, uint8_t irq, uint32_t gs
     acpi_put16(builder, flags);
 }
 
-static uint32_t build_madt(struct acpi_builder *builder, unsigned cpu_count)
+static uint32_t build_madt(struct acpi_builder *builder, const struct firmware_tables_config *config)
 {
+    unsigned cpu_count = config->cpu_count;
+    static const uint8_t pci_irqs[] = { 5, 10, 11 };
     uint32_t table = acpi_table_begin(builder, "APIC", 5);
 
     acpi_put32(builder, LAPIC_BASE);
@@ -165,6 +210,9 @@ static uint32_t build_madt(struct acpi_builder *builder, unsigned cpu_count)
     acpi_put32(builder, 0);
     madt_override(builder, 0, 2, 0);
     madt_override(builder, ACPI_SCI_IRQ, ACPI_SCI_IRQ, MADT_LEVEL_HIGH);
+    /* Without pins of their own, PCI's interrupts come through ISA's. */
+    for (size_t i = 0; i < ARRAY_SIZE(pci_irqs) && config->i440fx; i++)
+        madt_override(builder, pci_irqs[i], pci_irqs[i], MADT_LEVEL_HIGH);
     acpi_append(builder, (uint8_t[]){ MADT_LAPIC_NMI, 6, 0xff, 0, 0, 1 }, 6);
     if (cpu_count > XAPIC_MAX_ID + 1)
         acpi_append(builder, (uint8_t[]){ MADT_X2APIC_NMI, 12, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0 }, 12);
@@ -232,19 +280,21 @@ static void build_rsdp(struct acpi_builder *builder, uint32_t rsdt, uint32_t xsd
 int acpi_build(struct acpi_builder *builder, const struct firmware_tables_config *config, struct error *err)
 {
     uint32_t facs, dsdt, rsdt, xsdt, tables[5];
+    unsigned count = 3;
 
     memset(builder, 0, sizeof(*builder));
     acpi_reserve(builder, ACPI_TABLES_START, 1);
     facs = build_facs(builder);
     acpi_reserve(builder, 0, 16);
-    dsdt = acpi_append(builder, dsdt_aml_code, sizeof(dsdt_aml_code));
-    tables[0] = build_fadt(builder, facs, dsdt);
+    dsdt = build_dsdt(builder, config);
+    tables[0] = build_fadt(builder, config, facs, dsdt);
     tables[1] = acpi_build_ssdt(builder, config);
-    tables[2] = build_madt(builder, config->cpu_count);
-    tables[3] = build_mcfg(builder);
-    tables[4] = build_hpet(builder);
-    rsdt = build_root(builder, "RSDT", 4, tables, ARRAY_SIZE(tables));
-    xsdt = build_root(builder, "XSDT", 8, tables, ARRAY_SIZE(tables));
+    tables[2] = build_madt(builder, config);
+    tables[count++] = build_hpet(builder);
+    if (!config->i440fx)
+        tables[count++] = build_mcfg(builder);
+    rsdt = build_root(builder, "RSDT", 4, tables, count);
+    xsdt = build_root(builder, "XSDT", 8, tables, count);
     build_rsdp(builder, rsdt, xsdt);
     if (!builder->failed)
         return 0;

@@ -1,20 +1,15 @@
 /* The SSDT: AML that depends on the machine's size (ACPI 6.4 chapter 20).
  *
- *   Name (\P64S, start) Name (\P64E, end) Name (\P64L, length)    64-bit PCI window, read by _CRS in dsdt.asl
  *   Scope (\_SB) { Device (C000) { Name (_HID, "ACPI0007") Name (_UID, 0) } ... }    processors, as in the MADT */
 #include "firmware/acpi_builder.h"
-#include "firmware/memory_map.h"
 
 #include <stdio.h>
 #include <string.h>
-
-#define PCI_WINDOW_64_SIZE (32 * GIB)
 
 enum {
     AML_NAME = 0x08,
     AML_DWORD = 0x0c,
     AML_STRING = 0x0d,
-    AML_QWORD = 0x0e,
     AML_SCOPE = 0x10,
     AML_EXT = 0x5b,
     AML_EXT_DEVICE = 0x82,
@@ -30,15 +25,6 @@ static void put_package_length(struct acpi_builder *builder, uint32_t contents)
 
     acpi_put8(builder, (PACKAGE_LENGTH_SIZE - 1) << 6 | (length & 0xf));
     acpi_put16(builder, length >> 4);
-}
-
-static void put_qword_name(struct acpi_builder *builder, const char *name, uint64_t value)
-{
-    acpi_put8(builder, AML_NAME);
-    acpi_put8(builder, AML_ROOT);
-    acpi_append(builder, name, 4);
-    acpi_put8(builder, AML_QWORD);
-    acpi_put64(builder, value);
 }
 
 static void put_cpu(struct acpi_builder *builder, unsigned id)
@@ -63,12 +49,8 @@ static void put_cpu(struct acpi_builder *builder, unsigned id)
 uint32_t acpi_build_ssdt(struct acpi_builder *builder, const struct firmware_tables_config *config)
 {
     uint32_t table = acpi_table_begin(builder, "SSDT", 2);
-    uint64_t start = ALIGN_UP(MEMORY_HIGH_BASE + config->high_ram, GIB);
     unsigned count = MIN(config->cpu_count, 0x1000u);
 
-    put_qword_name(builder, "P64S", start);
-    put_qword_name(builder, "P64E", start + PCI_WINDOW_64_SIZE - 1);
-    put_qword_name(builder, "P64L", PCI_WINDOW_64_SIZE);
     acpi_put8(builder, AML_SCOPE);
     put_package_length(builder, 5 + count * (2 + PACKAGE_LENGTH_SIZE + CPU_BODY));
     acpi_put8(builder, AML_ROOT);

@@ -186,6 +186,8 @@ int boot_image_place(struct boot_image *image, struct physmem *mem, struct boot_
         .low_ram = image->config.low_ram,
         .high_ram = image->config.high_ram,
         .cpu_count = image->config.cpu_count,
+        .i440fx = image->config.i440fx,
+        .texts = image->config.texts,
     };
     gpa_t rsdp;
     int result = image->loaded ? 0 : load(image, err);

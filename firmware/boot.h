@@ -7,11 +7,21 @@
 #include "base/error.h"
 #include "mmu/physmem.h"
 
+/* Texts in the SMBIOS tables; NULL: our own. Longer ones are cut. */
+#define SMBIOS_TEXT_MAX 128
+struct smbios_texts {
+    const char *bios_vendor, *bios_version, *bios_date;
+    const char *manufacturer, *product, *version, *serial, *sku, *family;
+    const char *chassis_manufacturer, *chassis_version, *chassis_serial, *chassis_asset, *chassis_sku;
+};
+
 struct boot_config {
     const char *kernel, *initrd, *append; /* initrd and append may be NULL; copied */
     uint64_t low_ram, high_ram;
     unsigned cpu_count;
     uint8_t uuid[16]; /* for SMBIOS */
+    bool i440fx;      /* the board; else q35 */
+    const struct smbios_texts *texts; /* kept by the caller; or NULL */
     bool no_unpack;   /* start bzImages at their own entry (guest decompresses) */
 };
 
@@ -48,6 +58,9 @@ struct firmware_tables_config {
     uint64_t low_ram, high_ram;
     unsigned cpu_count;
     uint8_t uuid[16];
+    bool i440fx;      /* the board; else q35 */
+    uint16_t pm_base; /* where the ACPI registers are; 0: ACPI_PM_BASE */
+    const struct smbios_texts *texts; /* or NULL: our own */
 };
 int firmware_tables_place(struct physmem *mem, const struct firmware_tables_config *config, gpa_t *rsdp,
                           struct error *err);

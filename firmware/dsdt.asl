@@ -1,15 +1,11 @@
-/* The DSDT of the q35 board (ACPI 6.4). Compiled by iasl at build time; what depends on the machine's size comes
- * from the SSDT that acpi_ssdt.c writes: the 64-bit PCI window \P64S, \P64E, \P64L and the processors.
+/* The DSDT of the q35 board (ACPI 6.4). Compiled by iasl at build time; what depends on the machine's size is
+ * put in by acpi.c, the 64-bit PCI window, or comes from the SSDT of acpi_ssdt.c: the processors.
  *
  * PCI interrupts: the wiring is pirq_map() in devices/board/q35.c: slots 0 to 24 rotate over PIRQ E to H, 25 to 31
  * use A to D. In APIC mode PIRQ A to H are global interrupts 16 to 23, in PIC mode whatever the LPC bridge routes them
  * to. */
 DefinitionBlock ("dsdt.aml", "DSDT", 2, "EIDOLN", "EIDOLON", 1)
 {
-    External (\P64S, IntObj)
-    External (\P64E, IntObj)
-    External (\P64L, IntObj)
-
     Name (\_S5, Package () { 0, 0, 0, 0 })  /* ACPI_S5_SLP_TYP of devices/board/acpi_pm.h */
     Name (\PICM, 0)
     Method (\_PIC, 1) { PICM = Arg0 }
@@ -24,8 +20,8 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "EIDOLN", "EIDOLON", 1)
             Name (_SEG, 0)
             Name (_BBN, 0)
 
-            /* The 64-bit window comes first, so that _CRS knows the offsets in it: 14 _MIN, 22 _MAX, 38 _LEN. */
-            Name (CRES, ResourceTemplate ()
+            /* acpi.c fills in the 64-bit window, the first QWord descriptor in this table. */
+            Name (_CRS, ResourceTemplate ()
             {
                 QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, Cacheable, ReadWrite,
                              0, 0x8000000000, 0x8fffffffff, 0, 0x1000000000)
@@ -40,16 +36,6 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "EIDOLN", "EIDOLON", 1)
                 DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
                              0, 0xc0000000, 0xfebfffff, 0, 0x3ec00000)
             })
-            Method (_CRS, 0, Serialized)
-            {
-                CreateQWordField (CRES, 14, WMIN)
-                CreateQWordField (CRES, 22, WMAX)
-                CreateQWordField (CRES, 38, WLEN)
-                WMIN = \P64S
-                WMAX = \P64E
-                WLEN = \P64L
-                Return (CRES)
-            }
 
             /* PCI Firmware Specification 3.2, 4.5.1: the operating system may have all the controls there are. */
             Method (_OSC, 4)
@@ -130,17 +116,6 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "EIDOLN", "EIDOLON", 1)
                 Return (PRTP)
             }
 
-            /* iasl has no conditional expression. */
-#define STA_IF(field) \
-            Method (_STA) \
-            { \
-                If (field) \
-                { \
-                    Return (0x0f) \
-                } \
-                Return (0) \
-            }
-
             /* The LPC bridge and the ISA devices behind it. */
             Device (ISA)
             {
@@ -156,118 +131,11 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "EIDOLN", "EIDOLON", 1)
                     Offset (0x23), , 2, KBCE, 1 /* keyboard controller */
                 }
 
-                Device (PIC)
-                {
-                    Name (_HID, EisaId ("PNP0000"))
-                    Name (_CRS, ResourceTemplate ()
-                    {
-                        IO (Decode16, 0x0020, 0x0020, 1, 2)
-                        IO (Decode16, 0x00a0, 0x00a0, 1, 2)
-                        IO (Decode16, 0x04d0, 0x04d0, 1, 2)
-                        IRQNoFlags () { 2 }
-                    })
-                }
-                Device (TIMR)
-                {
-                    Name (_HID, EisaId ("PNP0100"))
-                    Name (_CRS, ResourceTemplate ()
-                    {
-                        IO (Decode16, 0x0040, 0x0040, 1, 4)
-                        IRQNoFlags () { 0 }
-                    })
-                }
-                Device (RTC)
-                {
-                    Name (_HID, EisaId ("PNP0B00"))
-                    Name (_CRS, ResourceTemplate ()
-                    {
-                        IO (Decode16, 0x0070, 0x0070, 1, 2)
-                        IRQNoFlags () { 8 }
-                    })
-                }
-                Device (KBD)
-                {
-                    Name (_HID, EisaId ("PNP0303"))
-                    STA_IF (KBCE)
-                    Name (_CRS, ResourceTemplate ()
-                    {
-                        IO (Decode16, 0x0060, 0x0060, 1, 1)
-                        IO (Decode16, 0x0064, 0x0064, 1, 1)
-                        IRQNoFlags () { 1 }
-                    })
-                }
-                Device (MOU)
-                {
-                    Name (_HID, EisaId ("PNP0F13"))
-                    STA_IF (KBCE)
-                    Name (_CRS, ResourceTemplate () { IRQNoFlags () { 12 } })
-                }
-                Device (COM1)
-                {
-                    Name (_HID, EisaId ("PNP0501"))
-                    Name (_UID, 1)
-                    STA_IF (CMAE)
-                    Name (_CRS, ResourceTemplate ()
-                    {
-                        IO (Decode16, 0x03f8, 0x03f8, 1, 8)
-                        IRQNoFlags () { 4 }
-                    })
-                }
-                Device (COM2)
-                {
-                    Name (_HID, EisaId ("PNP0501"))
-                    Name (_UID, 2)
-                    STA_IF (CMBE)
-                    Name (_CRS, ResourceTemplate ()
-                    {
-                        IO (Decode16, 0x02f8, 0x02f8, 1, 8)
-                        IRQNoFlags () { 3 }
-                    })
-                }
+#include "dsdt_isa.asl"
             }
         }
 
-        /* PIRQ routing for PIC mode. */
-        Method (LSTA, 1)
-        {
-            If (Arg0 & 0x80)
-            {
-                Return (0x09)
-            }
-            Return (0x0b)
-        }
-        Name (LRES, ResourceTemplate ()
-        {
-            Interrupt (ResourceConsumer, Level, ActiveHigh, Shared) { 0 }
-        })
-        Method (LCRS, 1, Serialized)
-        {
-            CreateDWordField (LRES, 5, IRQN)
-            IRQN = 0
-            If (!(Arg0 & 0x80))
-            {
-                IRQN = Arg0 & 0x0f
-            }
-            Return (LRES)
-        }
-#define LINK(name, uid, field) \
-        Device (name) \
-        { \
-            Name (_HID, EisaId ("PNP0C0F")) \
-            Name (_UID, uid) \
-            Name (_PRS, ResourceTemplate () \
-            { \
-                Interrupt (ResourceConsumer, Level, ActiveHigh, Shared) { 5, 10, 11 } \
-            }) \
-            Method (_STA) { Return (LSTA (^^PCI0.ISA.field)) } \
-            Method (_DIS) { ^^PCI0.ISA.field |= 0x80 } \
-            Method (_CRS) { Return (LCRS (^^PCI0.ISA.field)) } \
-            Method (_SRS, 1) \
-            { \
-                CreateDWordField (Arg0, 5, PRRI) \
-                ^^PCI0.ISA.field = PRRI \
-            } \
-        }
+#include "dsdt_link.asl"
         LINK (LNKA, 0, PRQA)
         LINK (LNKB, 1, PRQB)
         LINK (LNKC, 2, PRQC)
@@ -277,18 +145,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "EIDOLN", "EIDOLON", 1)
         LINK (LNKG, 6, PRQG)
         LINK (LNKH, 7, PRQH)
 
-        Device (HPET)
-        {
-            Name (_HID, EisaId ("PNP0103"))
-            Name (_UID, 0)
-            Name (_CRS, ResourceTemplate () { Memory32Fixed (ReadOnly, 0xfed00000, 0x00000400) })
-        }
-        Device (FWCF)
-        {
-            Name (_HID, "QEMU0002")
-            Name (_STA, 0x0b)
-            Name (_CRS, ResourceTemplate () { IO (Decode16, 0x0510, 0x0510, 1, 0x0c) })
-        }
+#include "dsdt_system.asl"
         /* What is taken but belongs to no driver: ECAM, ports of the chip set. */
         Device (MBRD)
         {

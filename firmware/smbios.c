@@ -52,6 +52,27 @@ static void put(struct writer *writer, uint8_t type, uint16_t handle, const void
 #define PUT(writer, type, handle, body, strings)                                                                       \
     put(writer, type, handle, &(body), sizeof(body), strings, sizeof(strings))
 
+/* The strings of one structure, which fields name by number from 1 on; 0: none. */
+struct texts {
+    char data[6 * (SMBIOS_TEXT_MAX + 1)];
+    size_t size;
+    uint8_t count;
+};
+
+static uint8_t add_text(struct texts *texts, const char *text, const char *fallback)
+{
+    size_t length;
+
+    text = text ? text : fallback;
+    length = text ? strnlen(text, SMBIOS_TEXT_MAX) : 0;
+    if (!length)
+        return 0;
+    memcpy(texts->data + texts->size, text, length);
+    texts->data[texts->size + length] = '\0';
+    texts->size += length + 1;
+    return ++texts->count;
+}
+
 static void put_system(struct writer *writer, const struct firmware_tables_config *config)
 {
     struct __attribute__((packed)) {
@@ -61,10 +82,7 @@ static void put_system(struct writer *writer, const struct firmware_tables_confi
         uint64_t characteristics;
         uint8_t extension[2], major, minor, ec_major, ec_minor;
     } bios = {
-        .vendor = 1,
-        .version = 2,
         .segment = 0xe800,
-        .date = 3,
         .characteristics = 1 << 3,  /* "not supported": no BIOS feature is claimed */
         .extension = { 0, 1 << 4 }, /* virtual machine */
         .minor = 1,
@@ -73,27 +91,42 @@ static void put_system(struct writer *writer, const struct firmware_tables_confi
     };
     struct __attribute__((packed)) {
         uint8_t manufacturer, product, version, serial, uuid[16], wake_up, sku, family;
-    } system = { .manufacturer = 1, .product = 2, .version = 3, .wake_up = 6 /* power switch */ };
+    } system = { .wake_up = 6 /* power switch */ };
     struct __attribute__((packed)) {
         uint8_t manufacturer, type, version, serial, asset, boot_state, power, thermal, security;
         uint32_t oem;
         uint8_t height, cords, elements, element_size, sku;
     } chassis = {
-        .manufacturer = 1,
-        .type = 1, /* other */
-        .version = 2,
+        .type = 1,       /* other */
         .boot_state = 3, /* safe */
         .power = 3,
         .thermal = 3,
         .security = 2, /* unknown */
     };
 
+    static const struct smbios_texts no_texts;
+    const struct smbios_texts *texts = config->texts ? config->texts : &no_texts;
+    struct texts bios_texts = { 0 }, system_texts = { 0 }, chassis_texts = { 0 };
+
     memcpy(system.uuid, config->uuid, sizeof(system.uuid));
-    PUT(writer, 0, HANDLE_BIOS, bios,
-        "Eidolon\0" EIDOLON_VERSION "\0"
-        "01/01/2026");
-    PUT(writer, 1, HANDLE_SYSTEM, system, "Eidolon\0Standard PC (Q35 + ICH9)\0" EIDOLON_VERSION);
-    PUT(writer, 3, HANDLE_CHASSIS, chassis, "Eidolon\0" EIDOLON_VERSION);
+    bios.vendor = add_text(&bios_texts, texts->bios_vendor, "Eidolon");
+    bios.version = add_text(&bios_texts, texts->bios_version, EIDOLON_VERSION);
+    bios.date = add_text(&bios_texts, texts->bios_date, "01/01/2026");
+    put(writer, 0, HANDLE_BIOS, &bios, sizeof(bios), bios_texts.data, bios_texts.size);
+    system.manufacturer = add_text(&system_texts, texts->manufacturer, "Eidolon");
+    system.product = add_text(&system_texts, texts->product,
+                              config->i440fx ? "Standard PC (i440FX + PIIX)" : "Standard PC (Q35 + ICH9)");
+    system.version = add_text(&system_texts, texts->version, EIDOLON_VERSION);
+    system.serial = add_text(&system_texts, texts->serial, NULL);
+    system.sku = add_text(&system_texts, texts->sku, NULL);
+    system.family = add_text(&system_texts, texts->family, NULL);
+    put(writer, 1, HANDLE_SYSTEM, &system, sizeof(system), system_texts.data, system_texts.size);
+    chassis.manufacturer = add_text(&chassis_texts, texts->chassis_manufacturer, "Eidolon");
+    chassis.version = add_text(&chassis_texts, texts->chassis_version, EIDOLON_VERSION);
+    chassis.serial = add_text(&chassis_texts, texts->chassis_serial, NULL);
+    chassis.asset = add_text(&chassis_texts, texts->chassis_asset, NULL);
+    chassis.sku = add_text(&chassis_texts, texts->chassis_sku, NULL);
+    put(writer, 3, HANDLE_CHASSIS, &chassis, sizeof(chassis), chassis_texts.data, chassis_texts.size);
 }
 
 static void put_processors(struct writer *writer, unsigned count)

@@ -12,7 +12,9 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "cpu/cpu.h"
+#include "devices/char/chardev.h"
 #include "devices/core/device.h"
+#include "devices/core/object.h"
 
 #define DEFAULT_RAM           (128 * MIB)
 #define MIN_RAM               (1 * MIB)
@@ -61,11 +63,23 @@ void settings_note(struct settings *settings, const char *format, ...)
 
 void settings_free(struct settings *settings)
 {
+    string_list_free(&settings->objects);
     string_list_free(&settings->accels);
     string_list_free(&settings->devices);
+    string_list_free(&settings->blockdevs);
+    string_list_free(&settings->drives);
+    string_list_free(&settings->drive_names);
+    string_list_free(&settings->chardevs);
+    string_list_free(&settings->fsdevs);
     string_list_free(&settings->serials);
+    string_list_free(&settings->netdevs);
+    string_list_free(&settings->nics);
+    string_list_free(&settings->nets);
+    string_list_free(&settings->netdumps);
+    string_list_free(&settings->filters);
     string_list_free(&settings->notes);
     string_list_free(&settings->owned);
+    string_list_free(&settings->fw_cfgs);
 }
 
 static bool is_help(const char *value)
@@ -248,8 +262,39 @@ static int take_append(struct settings *settings, const char *value, struct erro
 
 static int take_bios(struct settings *settings, const char *value, struct error *err)
 {
-    (void)settings, (void)value;
-    return error_set(err, EINVAL, "firmware images cannot be run yet; boot with -kernel");
+    (void)err;
+    settings->bios = value;
+    return 0;
+}
+
+static int take_boot(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_parse_boot(settings, value, err);
+}
+
+static int take_fw_cfg(struct settings *settings, const char *value, struct error *err)
+{
+    return add_or_fail(&settings->fw_cfgs, value, err);
+}
+
+static int take_smbios(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_parse_smbios(settings, value, err);
+}
+
+static int take_uuid(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_parse_uuid(settings, value, err);
+}
+
+static int take_object(struct settings *settings, const char *value, struct error *err)
+{
+    if (is_help(value)) {
+        object_list_types();
+        puts("  filter-dump");
+        return TAKE_PRINTED;
+    }
+    return add_or_fail(settings_is_filter(value) ? &settings->filters : &settings->objects, value, err);
 }
 
 static int take_device(struct settings *settings, const char *value, struct error *err)
@@ -274,6 +319,48 @@ static int take_device(struct settings *settings, const char *value, struct erro
     return add_or_fail(&settings->devices, value, err);
 }
 
+static int take_drive(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_drive(settings, value, err);
+}
+
+static int take_blockdev(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_blockdev(settings, value, err);
+}
+
+static int take_hda(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_disk(settings, "-hda", 0, "disk", value, err);
+}
+
+static int take_hdb(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_disk(settings, "-hdb", 1, "disk", value, err);
+}
+
+static int take_hdc(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_disk(settings, "-hdc", 2, "disk", value, err);
+}
+
+static int take_hdd(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_disk(settings, "-hdd", 3, "disk", value, err);
+}
+
+static int take_cdrom(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_disk(settings, "-cdrom", 2, "cdrom", value, err);
+}
+
+static int take_snapshot(struct settings *settings, const char *value, struct error *err)
+{
+    (void)value, (void)err;
+    settings->snapshot = true;
+    return 0;
+}
+
 static int take_global(struct settings *settings, const char *value, struct error *err)
 {
     static const char iobase[] = "isa-debugcon.iobase=";
@@ -293,6 +380,30 @@ static int take_global(struct settings *settings, const char *value, struct erro
         return error_set(err, EINVAL, "ports end at 0xffff");
     settings->debugcon_port = (uint16_t)port;
     return 0;
+}
+
+static int take_chardev(struct settings *settings, const char *value, struct error *err)
+{
+    if (is_help(value)) {
+        chardev_list_backends();
+        return TAKE_PRINTED;
+    }
+    return settings_add_chardev(settings, value, err);
+}
+
+static int take_echr(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_parse_echr(settings, value, err);
+}
+
+static int take_fsdev(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_fsdev(settings, value, err);
+}
+
+static int take_virtfs(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_add_virtfs(settings, value, err);
 }
 
 static int take_serial(struct settings *settings, const char *value, struct error *err)
@@ -344,16 +455,24 @@ static int take_vga(struct settings *settings, const char *value, struct error *
     return only_none(value, err);
 }
 
-static int take_net(struct settings *settings, const char *value, struct error *err)
+static int take_netdev(struct settings *settings, const char *value, struct error *err)
 {
-    (void)settings;
-    return only_none(value, err);
+    return settings_take_net(settings, &settings->netdevs, value, err);
 }
 
 static int take_nic(struct settings *settings, const char *value, struct error *err)
 {
-    (void)settings;
-    return only_none(value, err);
+    return settings_take_net(settings, &settings->nics, value, err);
+}
+
+static int take_net(struct settings *settings, const char *value, struct error *err)
+{
+    return settings_take_net(settings, &settings->nets, value, err);
+}
+
+static int take_netdump(struct settings *settings, const char *value, struct error *err)
+{
+    return add_or_fail(&settings->netdumps, value, err);
 }
 
 static int take_rtc(struct settings *settings, const char *value, struct error *err)
@@ -474,8 +593,8 @@ static int unknown_option(const char *word, struct error *err)
     const char *names[ARRAY_SIZE(options) + 1] = { NULL };
     const char *near;
 
-    if (word[0] != '-')
-        return error_set(err, EINVAL, "%s: not an option; disk images as arguments are not there yet", word);
+    if (!*word)
+        return error_set(err, EINVAL, "an empty argument is not an option, nor a disk image");
     for (size_t i = 0; i < ARRAY_SIZE(options); i++)
         names[i] = options[i].name;
     near = nearest_word(word + (word[1] == '-' ? 2 : 1), names);
@@ -486,42 +605,13 @@ static int unknown_option(const char *word, struct error *err)
 
 /* ---- After all options ---- */
 
-static bool uses_stdio(const char *spec)
-{
-    return spec && (!strcmp(spec, "stdio") || !strcmp(spec, "mon:stdio"));
-}
-
-/* Which back end each serial port has, with QEMU's defaults. */
-static int resolve_serials(struct settings *settings, struct error *err)
-{
-    unsigned stdio_users = uses_stdio(settings->debugcon);
-
-    for (size_t i = 0; i < settings->serials.count; i++) {
-        const char *spec = settings->serials.items[i];
-
-        settings->serial_ports[i] = strcmp(spec, "none") ? spec : NULL;
-        stdio_users += uses_stdio(settings->serial_ports[i]);
-    }
-    if (stdio_users > 1)
-        return error_set(err, EINVAL, "-serial stdio: the terminal is already in use by another -serial or -debugcon");
-    if (!settings->serials.count && !settings->nodefaults) {
-        /* There is no window yet, so without -display none the terminal is where the user looks. */
-        bool terminal = !stdio_users && (settings->nographic || !settings->display_none);
-
-        settings->serial_ports[0] = terminal ? "mon:stdio" : "null";
-    }
-    return 0;
-}
-
 static int finish(struct settings *settings, struct error *err)
 {
     if (!settings->kernel && settings->initrd)
         return error_set(err, EINVAL, "-initrd %s: only with -kernel", settings->initrd);
     if (!settings->kernel && settings->append)
         return error_set(err, EINVAL, "-append: only with -kernel");
-    if (!settings->kernel && !settings->machine_none)
-        return error_set(err, EINVAL, "nothing to boot: give -kernel FILE (firmware and disks are not there yet)");
-    return resolve_serials(settings, err);
+    return settings_resolve_serials(settings, err);
 }
 
 enum command_line_result command_line_parse(struct settings *settings, int argc, char **argv, struct error *err)
@@ -531,6 +621,8 @@ enum command_line_result command_line_parse(struct settings *settings, int argc,
         .cpu_count = 1,
         .cpu_model = "max",
         .debugcon_port = DEBUGCON_DEFAULT_PORT,
+        .boot = { .splash_time_ms = -1, .reboot_timeout_ms = -1 },
+        .escape_key = 1,
     };
     if (argc <= 1 && settings_use_prepared_guest(settings, err))
         return COMMAND_LINE_ERROR;
@@ -541,6 +633,11 @@ enum command_line_result command_line_parse(struct settings *settings, int argc,
         const char *value = NULL;
         int ret;
 
+        if (!option && word[0] != '-' && *word) { /* a disk image */
+            if (settings_add_disk(settings, "", 0, "disk", word, err))
+                return COMMAND_LINE_ERROR;
+            continue;
+        }
         if (!option) {
             unknown_option(word, err);
             return COMMAND_LINE_ERROR;

@@ -110,11 +110,47 @@ int settings_choose_engine(struct settings *settings, const struct engine **engi
 
 /* ---- Machine ---- */
 
+/* Names of QEMU's versions mean the same machine: devices are as in its 7.2. */
+static const struct {
+    const char *name, *help;
+    bool i440fx;
+} machines[] = {
+    { "none", "empty machine", false },
+    { "pc", "Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)", true },
+    { "pc-i440fx-7.2", "Standard PC (i440FX + PIIX, 1996)", true },
+    { "q35", "Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-7.2) (default)", false },
+    { "pc-q35-7.2", "Standard PC (Q35 + ICH9, 2009)", false },
+};
+
 void print_machine_help(void)
 {
-    puts("Supported machines are:\n"
-         "none                 empty machine\n"
-         "q35                  Standard PC (Q35 + ICH9) (default)");
+    puts("Supported machines are:");
+    for (size_t i = 0; i < ARRAY_SIZE(machines); i++)
+        printf("%-20s %s\n", machines[i].name, machines[i].help);
+}
+
+static int choose_machine(struct settings *settings, const char *type, struct error *err)
+{
+    const char *names[ARRAY_SIZE(machines) + 1] = { NULL }, *near;
+
+    for (size_t i = 0; i < ARRAY_SIZE(machines); i++) {
+        names[i] = machines[i].name;
+        if (strcmp(type, machines[i].name))
+            continue;
+        settings->machine_none = !strcmp(type, "none");
+        settings->machine_i440fx = machines[i].i440fx;
+        return 0;
+    }
+    if (!strncmp(type, "pc-i440fx-", 10) || !strncmp(type, "pc-q35-", 7)) {
+        settings->machine_i440fx = type[3] == 'i';
+        settings_note(settings, "-machine %s: devices are those of version 7.2", type);
+        return 0;
+    }
+    if (!strcmp(type, "microvm"))
+        return error_set(err, EINVAL, "this machine is not there yet; q35 and pc are");
+    near = nearest_word(type, names);
+    return error_set(err, EINVAL, "unknown machine '%s'%s%s%s", type, near ? " (the nearest is '" : "",
+                     near ? near : "", near ? "')" : "; -machine help lists them");
 }
 
 /* Boolean properties that clients set, and the one value that is true here. */
@@ -133,7 +169,7 @@ static const struct {
     { "hmat", false },
     { "acpi", true },
     { "pcie", true },
-    { "sata", false },
+    { "sata", true },
     { "i8042", true },
     { "pit", true },
     { "pic", true },
@@ -169,7 +205,6 @@ static int split_accels(struct settings *settings, const char *text, struct erro
 
 int settings_parse_machine(struct settings *settings, const char *text, struct error *err)
 {
-    static const char *const types[] = { "q35", "none", NULL };
     struct option_list list;
     const char *type, *accel;
     int ret = options_parse(&list, text, "type", err);
@@ -178,22 +213,153 @@ int settings_parse_machine(struct settings *settings, const char *text, struct e
         return ret;
     type = options_get(&list, "type");
     accel = options_get(&list, "accel");
-    if (type && (!strcmp(type, "pc") || !strncmp(type, "pc-i440fx", 9) || !strcmp(type, "microvm"))) {
-        ret = error_set(err, EINVAL, "this machine is not there yet; q35 is");
-    } else if (type && strcmp(type, "q35") && strncmp(type, "pc-q35", 6) && strcmp(type, "none")) {
-        const char *near = nearest_word(type, types);
-
-        ret = error_set(err, EINVAL, "unknown machine '%s'%s%s%s", type, near ? " (the nearest is '" : "",
-                        near ? near : "", near ? "')" : "; -machine help lists them");
-    } else if (type) {
-        settings->machine_none = !strcmp(type, "none");
-    }
+    if (type)
+        ret = choose_machine(settings, type, err);
     if (!ret && accel)
         ret = split_accels(settings, accel, err);
     if (!ret)
         ret = check_machine_flags(&list, err);
     if (!ret)
         ret = options_check_all_used(&list, type ? type : "q35", err);
+    options_free(&list);
+    return ret;
+}
+
+/* ---- -boot ---- */
+
+static int parse_drives(const char *key, const char *text, char out[8], struct error *err)
+{
+    if (!text)
+        return 0;
+    if (strlen(text) > 7)
+        return error_set(err, EINVAL, "%s=%s: too many drives", key, text);
+    for (const char *c = text; *c; c++) {
+        if (*c < 'a' || *c > 'p')
+            return error_set(err, EINVAL, "%s=%s: '%c' is no drive (a, b: floppy, c: disk, d: CD-ROM, n: network)", key,
+                             text, *c);
+        if (strchr(c + 1, *c))
+            return error_set(err, EINVAL, "%s=%s: '%c' is there twice", key, text, *c);
+    }
+    strcpy(out, text);
+    return 0;
+}
+
+static int parse_milliseconds(struct option_list *list, const char *key, int *out, struct error *err)
+{
+    uint64_t value;
+    int ret;
+
+    if (!options_get(list, key))
+        return 0;
+    ret = options_get_u64(list, key, 0, &value, err);
+    if (!ret && value > 0xffff)
+        ret = error_set(err, EINVAL, "%s=%s: at most 65535 milliseconds", key, options_get(list, key));
+    if (!ret)
+        *out = (int)value;
+    return ret;
+}
+
+int settings_parse_boot(struct settings *settings, const char *text, struct error *err)
+{
+    struct boot_settings *boot = &settings->boot;
+    struct option_list list;
+    int ret = options_parse(&list, text, "order", err);
+
+    if (ret)
+        return ret;
+    ret = parse_drives("order", options_get(&list, "order"), boot->order, err);
+    if (!ret)
+        ret = parse_drives("once", options_get(&list, "once"), boot->once, err);
+    if (!ret)
+        ret = options_get_bool(&list, "menu", boot->menu, &boot->menu, err);
+    if (!ret)
+        ret = options_get_bool(&list, "strict", boot->strict, &boot->strict, err);
+    if (!ret)
+        ret = parse_milliseconds(&list, "splash-time", &boot->splash_time_ms, err);
+    if (!ret)
+        ret = parse_milliseconds(&list, "reboot-timeout", &boot->reboot_timeout_ms, err);
+    if (!ret && options_get(&list, "splash"))
+        ret = error_set(err, ENOTSUP, "splash=: there is no display to show a picture on yet");
+    if (!ret)
+        ret = options_check_all_used(&list, "", err);
+    options_free(&list);
+    return ret;
+}
+
+/* ---- -smbios, -uuid ---- */
+
+/* xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx; the first three fields are little-endian in the tables (SMBIOS 7.2.1). */
+int settings_parse_uuid(struct settings *settings, const char *text, struct error *err)
+{
+    static const uint8_t places[16] = { 3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15 };
+    unsigned bytes[16];
+    int end = 0;
+
+    if (sscanf(text, "%2x%2x%2x%2x-%2x%2x-%2x%2x-%2x%2x-%2x%2x%2x%2x%2x%2x%n", &bytes[0], &bytes[1], &bytes[2],
+               &bytes[3], &bytes[4], &bytes[5], &bytes[6], &bytes[7], &bytes[8], &bytes[9], &bytes[10], &bytes[11],
+               &bytes[12], &bytes[13], &bytes[14], &bytes[15], &end) != 16 ||
+        strlen(text) != 36 || end != 36)
+        return error_set(err, EINVAL, "a UUID is 550e8400-e29b-41d4-a716-446655440000, not '%s'", text);
+    for (unsigned i = 0; i < 16; i++)
+        settings->uuid[places[i]] = (uint8_t)bytes[i];
+    return 0;
+}
+
+static const struct {
+    unsigned type;
+    const char *key;
+    size_t offset; /* in struct smbios_texts */
+} smbios_fields[] = {
+    { 0, "vendor", offsetof(struct smbios_texts, bios_vendor) },
+    { 0, "version", offsetof(struct smbios_texts, bios_version) },
+    { 0, "date", offsetof(struct smbios_texts, bios_date) },
+    { 1, "manufacturer", offsetof(struct smbios_texts, manufacturer) },
+    { 1, "product", offsetof(struct smbios_texts, product) },
+    { 1, "version", offsetof(struct smbios_texts, version) },
+    { 1, "serial", offsetof(struct smbios_texts, serial) },
+    { 1, "sku", offsetof(struct smbios_texts, sku) },
+    { 1, "family", offsetof(struct smbios_texts, family) },
+    { 3, "manufacturer", offsetof(struct smbios_texts, chassis_manufacturer) },
+    { 3, "version", offsetof(struct smbios_texts, chassis_version) },
+    { 3, "serial", offsetof(struct smbios_texts, chassis_serial) },
+    { 3, "asset", offsetof(struct smbios_texts, chassis_asset) },
+    { 3, "sku", offsetof(struct smbios_texts, chassis_sku) },
+};
+
+static int set_smbios_text(struct settings *settings, size_t offset, const char *text, struct error *err)
+{
+    if (strlen(text) > SMBIOS_TEXT_MAX)
+        return error_set(err, EINVAL, "a text has at most %d characters", SMBIOS_TEXT_MAX);
+    if (string_list_add(&settings->owned, text))
+        return error_set(err, ENOMEM, "out of memory");
+    *(const char **)((char *)&settings->smbios + offset) = settings->owned.items[settings->owned.count - 1];
+    return 0;
+}
+
+int settings_parse_smbios(struct settings *settings, const char *text, struct error *err)
+{
+    struct option_list list;
+    uint64_t type = 0;
+    int ret = options_parse(&list, text, NULL, err);
+
+    if (ret)
+        return ret;
+    if (!options_get(&list, "type"))
+        ret = error_set(err, EINVAL, "type=N is needed; tables from files are not there yet");
+    if (!ret)
+        ret = options_get_u64(&list, "type", 0, &type, err);
+    if (!ret && type != 0 && type != 1 && type != 3)
+        ret = error_set(err, EINVAL, "type=%llu: only types 0, 1 and 3 can be set", (unsigned long long)type);
+    for (size_t i = 0; i < ARRAY_SIZE(smbios_fields) && !ret; i++) {
+        const char *value = smbios_fields[i].type == type ? options_get(&list, smbios_fields[i].key) : NULL;
+
+        if (value)
+            ret = set_smbios_text(settings, smbios_fields[i].offset, value, err);
+    }
+    if (!ret && type == 1 && options_get(&list, "uuid"))
+        ret = settings_parse_uuid(settings, options_get(&list, "uuid"), err);
+    if (!ret)
+        ret = options_check_all_used(&list, "", err);
     options_free(&list);
     return ret;
 }

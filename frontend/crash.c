@@ -82,6 +82,7 @@ void crash_install_handlers(void)
 {
     struct sigaction action = { .sa_sigaction = crashed, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND };
 
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of a disk image, not of ours */
     sigfillset(&action.sa_mask);
     for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)
         sigaction(deadly[i], &action, &earlier[i]);
@@ -161,6 +162,11 @@ void termination_remove(void)
         if (old.sa_handler == terminate)
             signal(requests[i], SIG_DFL);
     }
+}
+
+int continuation_watch(struct event_loop *loop, void (*fn)(void *opaque, int signum), void *opaque, struct error *err)
+{
+    return event_loop_on_signal(loop, SIGCONT, fn, opaque, err);
 }
 
 void termination_die(int signum)

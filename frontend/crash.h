@@ -20,6 +20,8 @@ int thread_create_sheltered(pthread_t *thread, void *(*fn)(void *opaque), void *
 void termination_install(struct event_loop *loop);
 int termination_signal(void);     /* the signal that came, or 0 */
 void termination_remove(void);    /* default actions again; the loop may go */
+/* SIGCONT, on the loop. */
+int continuation_watch(struct event_loop *loop, void (*fn)(void *opaque, int signum), void *opaque, struct error *err);
 void termination_die(int signum); /* dies of the signal, so that the parent sees what happened */
 
 #endif

@@ -7,7 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices/block/block.h"
+#include "devices/fs/fsdev.h"
 #include "devices/irq/lapic.h"
+#include "devices/core/object.h"
+#include "devices/net/net.h"
 #include "frontend/crash.h"
 #include "frontend/terminal.h"
 #include "frontend/vm_internal.h"
@@ -45,12 +49,30 @@ static int load_image(struct vm *vm, struct error *err)
         .low_ram = low,
         .high_ram = settings->ram_size - low,
         .cpu_count = vm->cpu_count,
+        .i440fx = settings->machine_i440fx,
+        .texts = &settings->smbios,
     };
 
-    if (!settings->kernel)
+    if (!settings->kernel || settings->bios)
         return 0;
+    memcpy(config.uuid, settings->uuid, sizeof(config.uuid));
     vm->image = boot_image_load(&config, err);
     return vm->image ? 0 : -EINVAL;
+}
+
+static int create_objects(struct vm *vm, struct error *err)
+{
+    vm->objects = object_registry_create(vm->loop, err);
+    if (!vm->objects)
+        return -ENOMEM;
+    for (size_t i = 0; i < vm->settings->objects.count; i++) {
+        const char *object = vm->settings->objects.items[i];
+        int ret = object_add(vm->objects, object, err);
+
+        if (ret)
+            return error_prefix(err, ret, "-object %s", object);
+    }
+    return 0;
 }
 
 static int create_cpus(struct vm *vm, struct error *err)
@@ -87,30 +109,123 @@ static int create_cpus(struct vm *vm, struct error *err)
     return 0;
 }
 
+static bool start_interrupted(void *opaque)
+{
+    (void)opaque;
+    return termination_signal() != 0;
+}
+
 static int create_chardevs(struct vm *vm, struct error *err)
 {
     const struct chardev_terminal terminal = {
         .enter_raw = terminal_enter_raw,
         .leave_raw = terminal_leave_raw,
         .quit = vm_quit_from_terminal,
+        .interrupted = start_interrupted,
         .opaque = vm,
     };
+    const struct settings *settings = vm->settings;
 
+    vm->chardevs = chardev_registry_create(vm->loop, &terminal, err);
+    if (!vm->chardevs)
+        return -ENOMEM;
+    chardev_registry_set_escape(vm->chardevs, settings->escape_key);
+    for (size_t i = 0; i < settings->chardevs.count; i++) {
+        const char *option = settings->chardevs.items[i];
+        int ret = chardev_add(vm->chardevs, option, err);
+
+        if (ret)
+            return error_prefix(err, ret, "-chardev %s", option);
+    }
     for (unsigned i = 0; i < SERIAL_PORTS; i++) {
-        const char *spec = vm->settings->serial_ports[i];
+        const char *spec = settings->serial_ports[i];
+        char user[16];
 
         if (!spec)
             continue;
-        vm->serial[i] = chardev_create(vm->loop, spec, &terminal, err);
+        snprintf(user, sizeof(user), "serial%u", i);
+        vm->serial[i] = chardev_open_legacy(vm->chardevs, user, spec, err);
         if (!vm->serial[i])
             return error_prefix(err, -EINVAL, "-serial %s", spec);
     }
-    if (vm->settings->debugcon) {
-        vm->debugcon = chardev_create(vm->loop, vm->settings->debugcon, &terminal, err);
+    if (settings->debugcon) {
+        vm->debugcon = chardev_open_legacy(vm->chardevs, "debugcon", settings->debugcon, err);
         if (!vm->debugcon)
-            return error_prefix(err, -EINVAL, "-debugcon %s", vm->settings->debugcon);
+            return error_prefix(err, -EINVAL, "-debugcon %s", settings->debugcon);
     }
     return 0;
+}
+
+static int create_fsdevs(struct vm *vm, struct error *err)
+{
+    vm->fsdevs = fsdev_registry_create(err);
+    if (!vm->fsdevs)
+        return -ENOMEM;
+    for (size_t i = 0; i < vm->settings->fsdevs.count; i++) {
+        const char *option = vm->settings->fsdevs.items[i];
+        int ret = fsdev_add(vm->fsdevs, option, err);
+
+        if (ret)
+            return error_prefix(err, ret, "-fsdev %s", option);
+    }
+    return 0;
+}
+
+/* Before the CPUs and the terminal: mistakes in file names are the most common of all. */
+static int open_blocks(struct vm *vm, struct error *err)
+{
+    int ret;
+
+    vm->blocks = block_registry_create(vm->loop, err);
+    if (!vm->blocks)
+        return -ENOMEM;
+    /* AHCI: each port is a bus; the PIIX's channels have two drives. */
+    block_registry_set_bus_units(vm->blocks, BLOCK_IF_IDE, vm->settings->machine_i440fx ? 2 : 1);
+    block_registry_set_stop_handler(vm->blocks, vm_stop_on_error, vm);
+    ret = settings_open_blocks(vm->settings, vm->blocks, err);
+    return ret ? ret : continuation_watch(vm->loop, vm_continue_after_error, vm, err);
+}
+
+static int create_networks(struct vm *vm, struct error *err)
+{
+    vm->nets = net_registry_create(vm->loop, err);
+    return vm->nets ? settings_create_networks(vm->settings, vm->nets, err) : -ENOMEM;
+}
+
+/* The cards of -nic and -net come before the devices of -device, as in QEMU. */
+static int add_cards(struct vm *vm, struct error *err)
+{
+    const char *device;
+
+    vm->board->env.nets = vm->nets;
+    while ((device = net_next_device(vm->nets))) {
+        int ret = board_add_device(vm->board, device, err);
+
+        if (ret)
+            return error_prefix(err, ret, "-nic: %s", device);
+    }
+    return 0;
+}
+
+static int add_devices(struct vm *vm, struct error *err)
+{
+    struct device_env *env = &vm->board->env;
+
+    env->blocks = vm->blocks;
+    env->chardevs = vm->chardevs;
+    env->fsdevs = vm->fsdevs;
+    env->objects = vm->objects;
+    int ret = add_cards(vm, err);
+    for (size_t i = 0; !ret && i < vm->settings->devices.count; i++) {
+        const char *device = vm->settings->devices.items[i];
+
+        ret = board_add_device(vm->board, device, err);
+        if (ret)
+            return error_prefix(err, ret, "-device %s", device);
+    }
+    net_registry_check(vm->nets);
+    ret = ret ?: board_add_drives(vm->board, err);
+    return ret ?: board_collect_boot_order(vm->board, err);
 }
 
 static int create_board(struct vm *vm, struct error *err)
@@ -123,10 +238,14 @@ static int create_board(struct vm *vm, struct error *err)
         .cpu_ops = &vm_board_cpu_ops,
         .cpus = vm->cpu_handles,
         .rtc_base_ns = (int64_t)clock_wall_ns() + vm->settings->rtc_offset_ns,
+        .firmware = vm->firmware,
+        .acpi_moved = vm_acpi_moved,
     };
 
     memcpy(config.serial, vm->serial, sizeof(config.serial));
-    vm->board = board_create_q35(vm->loop, &vm->clock, vm->mem, vm->ports, &config, &vm_machine_ops, vm, err);
+    memcpy(config.uuid, vm->settings->uuid, sizeof(config.uuid));
+    vm->board = (vm->settings->machine_i440fx ? board_create_i440fx : board_create_q35)(
+        vm->loop, &vm->clock, vm->mem, vm->ports, &config, &vm_machine_ops, vm, err);
     if (!vm->board)
         return -EINVAL;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
@@ -135,15 +254,12 @@ static int create_board(struct vm *vm, struct error *err)
                            cpuid_model_has(vm->model, FEATURE_TSC_DEADLINE));
         cpu_set_apic(vm->vcpus[i].cpu, vm->board->lapics[i], &vm_cpu_apic_ops);
     }
-    for (size_t i = 0; i < vm->settings->devices.count; i++) {
-        const char *device = vm->settings->devices.items[i];
-        int ret = board_add_device(vm->board, device, err);
-
-        if (ret)
-            return error_prefix(err, ret, "-device %s", device);
-    }
+    int ret = add_devices(vm, err);
+    ret = ret ?: vm_load_firmware(vm, err);
+    if (ret)
+        return ret;
     board_reset(vm->board);
-    return 0;
+    return vm_describe_machine(vm, err);
 }
 
 struct vm *vm_create(struct settings *settings, struct error *err)
@@ -156,6 +272,7 @@ struct vm *vm_create(struct settings *settings, struct error *err)
         return NULL;
     }
     vm->settings = settings;
+    vm->firmware = !settings->kernel || settings->bios;
     vm->cpu_count = settings->cpu_count;
     pthread_mutex_init(&vm->run_lock, NULL);
     pthread_cond_init(&vm->run_cond, NULL);
@@ -166,6 +283,12 @@ struct vm *vm_create(struct settings *settings, struct error *err)
     if (!ret)
         ret = load_image(vm, err);
     if (!ret)
+        ret = open_blocks(vm, err);
+    if (!ret)
+        ret = create_networks(vm, err);
+    if (!ret)
+        ret = create_fsdevs(vm, err);
+    if (!ret)
         ret = create_cpus(vm, err);
     if (!ret)
         ret = terminal_watch_job_control(vm->loop, err);
@@ -173,6 +296,8 @@ struct vm *vm_create(struct settings *settings, struct error *err)
         termination_install(vm->loop);
         ret = create_chardevs(vm, err);
     }
+    if (!ret)
+        ret = create_objects(vm, err);
     if (!ret)
         ret = create_board(vm, err);
     if (!ret)
@@ -191,23 +316,22 @@ void vm_destroy(struct vm *vm)
     termination_remove(); /* it points at the loop */
     if (vm->board)
         board_destroy(vm->board);
+    block_registry_destroy(vm->blocks); /* before the memory that requests point to */
+    net_registry_destroy(vm->nets); /* the cards are gone */
     for (unsigned i = 0; vm->vcpus && i < vm->cpu_count; i++) {
         if (vm->vcpus[i].cpu)
             cpu_destroy(vm->vcpus[i].cpu);
     }
     jit_tools_destroy(vm->tools);
-    for (unsigned i = 0; i < SERIAL_PORTS; i++) {
-        if (vm->serial[i])
-            chardev_destroy(vm->serial[i]);
-    }
-    if (vm->debugcon)
-        chardev_destroy(vm->debugcon);
+    chardev_registry_destroy(vm->chardevs);
+    fsdev_registry_destroy(vm->fsdevs);
     if (vm->model)
         cpuid_model_destroy(vm->model);
     if (vm->image)
         boot_image_destroy(vm->image);
     if (vm->ports)
         port_space_destroy(vm->ports);
+    object_registry_destroy(vm->objects);
     if (vm->mem)
         physmem_destroy(vm->mem);
     event_loop_destroy(vm->loop);

@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "devices/block/block.h"
 #include "frontend/boot_cpu.h"
 #include "frontend/crash.h"
 #include "frontend/vm_internal.h"
@@ -155,7 +157,7 @@ int vm_start_boot(struct vm *vm, struct error *err)
     struct boot_cpu_state state = { 0 };
     int ret;
 
-    if (!vm->image)
+    if (vm->firmware)
         return 0;
     ret = boot_image_place(vm->image, vm->mem, &state, err);
     if (!ret) {
@@ -178,6 +180,7 @@ static void do_reset(struct vm *vm)
     for (unsigned i = 0; i < vm->cpu_count; i++)
         cpu_reset(vm->vcpus[i].cpu);
     board_reset(vm->board);
+    vm_set_boot_order(vm, false);
     if (vm_start_boot(vm, &err)) {
         fprintf(stderr, "eidolon: reset: %s\n", err.text);
         atomic_store(&vm->exit_status, 1);
@@ -204,7 +207,10 @@ static void act_on_requests(void *opaque)
             event_loop_stop(vm->loop);
         /* else: stay as we are, paused, until the user quits */
     } else if (requests & VM_REQUEST_RESET) {
+        atomic_store(&vm->stopped_by_error, false);
         do_reset(vm);
+    } else if (!atomic_load(&vm->stopped_by_error)) {
+        resume_all(vm); /* the user was faster */
     }
 }
 
@@ -235,10 +241,10 @@ static void request_exit(void *opaque, int status)
 
 static void set_a20(void *opaque, bool enabled)
 {
-    (void)opaque;
-    /* The gate is always open: only 16-bit code that relies on wrapping at 1 MiB would notice. */
-    if (!enabled)
-        log_event(unimp, "A20 gate closed: addresses do not wrap at 1 MiB\n");
+    struct vm *vm = opaque;
+
+    if (vm->board) /* NULL: under construction, the gate is open */
+        board_set_a20(vm->board, enabled);
 }
 
 const struct machine_ops vm_machine_ops = {
@@ -247,6 +253,28 @@ const struct machine_ops vm_machine_ops = {
     .request_exit = request_exit,
     .set_a20 = set_a20,
 };
+
+/* ---- Errors of drives ---- */
+
+void vm_stop_on_error(void *opaque, const char *reason)
+{
+    struct vm *vm = opaque;
+
+    if (!atomic_exchange(&vm->stopped_by_error, true)) /* many requests fail at the same time */
+        fprintf(stderr, "eidolon: %s: the machine is paused; kill -CONT %d goes on\n", reason, (int)getpid());
+    request(vm, VM_REQUEST_STOP);
+}
+
+void vm_continue_after_error(void *opaque, int signum)
+{
+    struct vm *vm = opaque;
+
+    (void)signum; /* SIGCONT */
+    if (!atomic_exchange(&vm->stopped_by_error, false))
+        return;
+    block_registry_resume(vm->blocks);
+    resume_all(vm);
+}
 
 void vm_quit_from_terminal(void *opaque)
 {

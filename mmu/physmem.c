@@ -2,7 +2,8 @@
  * The map is in physmem_map.c, page tracking in physmem_track.c.
  *
  * Threads: reads and writes from any. MMIO callbacks run with the device lock held, from the look-up to
- * the return, so that a region cannot go away under one. */
+ * the return, so that a region cannot go away under one; doorbells (io_ops.write_unlocked) without the lock, inside a guard
+ * that physmem_remove() waits for. */
 #include "mmu/physmem.h"
 
 #include <errno.h>
@@ -116,15 +117,39 @@ static void mmio_write_part(struct physmem *mem, const struct flat_hit *hit, gpa
         io_ops_write(&ops, hit->region->opaque, gpa - hit->first + hit->region_offset, size, value);
         break;
     }
+    case MEM_ROM:
+        if (hit->region->ops.write) {
+            struct io_ops ops = hit->region->ops;
+            io_ops_write(&ops, hit->region->opaque, gpa - hit->first + hit->region_offset, size, value);
+            break;
+        }
+        /* fall through */
     default:
         log_event(guest_errors, "write of %u bytes, 0x%llx, to %s at 0x%llx\n", size, (unsigned long long)value,
                   hit->kind == MEM_ROM ? "ROM" : "unassigned memory", (unsigned long long)gpa);
     }
 }
 
+/* Most writes look up the map once more for this; only doorbells enter the guard, inside which they look again. */
+static bool mmio_write_unlocked(struct physmem *mem, gpa_t gpa, unsigned size, uint64_t value)
+{
+    struct flat_hit hit = physmem_find(mem, gpa);
+
+    if (likely(!hit.doorbell))
+        return false;
+    unsigned index = read_guard_enter(&mem->doorbell_guard);
+    hit = physmem_find(mem, gpa);
+    bool taken = hit.doorbell && hit_run(&hit, gpa, size) == size &&
+                 hit.region->ops.write_unlocked(hit.region->opaque, gpa - hit.first + hit.region_offset, size, value);
+    read_guard_leave(&mem->doorbell_guard, index);
+    return taken;
+}
+
 void physmem_mmio_write(struct physmem *mem, gpa_t gpa, unsigned size, uint64_t value)
 {
     vector_guard();
+    if (mmio_write_unlocked(mem, gpa, size, value))
+        return;
     physmem_lock(mem);
     for (unsigned done = 0; done < size;) {
         gpa_t at = gpa + done;

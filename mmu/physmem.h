@@ -34,6 +34,15 @@ struct mem_region *physmem_add_rom(struct physmem *mem, gpa_t gpa, uint64_t size
                                    const char *name, struct error *err);
 struct mem_region *physmem_add_mmio(struct physmem *mem, gpa_t gpa, uint64_t size, const struct io_ops *ops,
                                     void *opaque, const char *name, struct error *err);
+/* A ROM whose bytes its owner changes (flash memory): zeroes at first, at physmem_rom_bytes(). The guest's writes go to
+ * ops->write; NULL: they are ignored. Who changes bytes that the guest may have read disables and enables the region, so that
+ * nobody goes on with the old ones. */
+struct mem_region *physmem_add_rom_device(struct physmem *mem, gpa_t gpa, uint64_t size, const struct io_ops *ops,
+                                          void *opaque, const char *name, struct error *err);
+uint8_t *physmem_rom_bytes(struct mem_region *region);
+/* Bytes of RAM or of a ROM, shown once more; they belong to whom they belonged. Writes as above. */
+struct mem_region *physmem_add_rom_view(struct physmem *mem, gpa_t gpa, uint64_t size, uint8_t *host,
+                                        const struct io_ops *ops, void *opaque, const char *name, struct error *err);
 void physmem_move(struct mem_region *region, gpa_t gpa); /* BAR reprogrammed; keeps its priority */
 /* A region that is not enabled is as if it were not there (a BAR whose decoding is off). New
  * regions are enabled. */

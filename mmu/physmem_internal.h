@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "base/host_memory.h"
+#include "base/read_guard.h"
 #include "mmu/physmem.h"
 
 struct mem_region {
@@ -14,8 +15,9 @@ struct mem_region {
     uint64_t size;
     enum mem_kind kind;
     bool enabled;
+    bool borrowed;     /* ROM: `host` is somebody else's */
     uint8_t *host;     /* RAM, ROM: of the first byte */
-    struct io_ops ops; /* MMIO */
+    struct io_ops ops; /* MMIO; ROM: write, if not NULL */
     void *opaque;
     char name[32];
 };
@@ -27,8 +29,9 @@ struct flat_range {
     _Atomic(uint8_t *) host; /* of the byte at `first`, or NULL */
     _Atomic(struct mem_region *) region;
     _Atomic uint64_t region_offset;
-    _Atomic uint32_t kind;
+    _Atomic uint32_t kind; /* enum mem_kind; FLAT_DOORBELL */
 };
+#define FLAT_DOORBELL 0x100u /* the region has write_unlocked */
 
 struct flat_view {
     struct flat_view *retired_next;
@@ -59,6 +62,7 @@ struct physmem {
     struct flat_view *retired_views; /* outgrown; readers may still look */
     struct host_region *retired_rom; /* of removed ROMs: TLBs may still point there */
     unsigned retired_rom_count;
+    struct read_guard doorbell_guard; /* keeps regions for callers of write_unlocked */
 
     pthread_mutex_t listener_lock;
     _Atomic(struct listener_list *) listeners; /* written under listener_lock */
@@ -72,6 +76,7 @@ struct flat_hit {
     struct mem_region *region;
     uint64_t region_offset;
     enum mem_kind kind;
+    bool doorbell;
 };
 
 struct flat_hit physmem_find(const struct physmem *mem, gpa_t gpa);

@@ -38,7 +38,9 @@ static inline bool range_load(const struct flat_range *range, gpa_t gpa, struct 
     hit->host = atomic_load_explicit(&range->host, memory_order_acquire);
     hit->region = atomic_load_explicit(&range->region, memory_order_acquire);
     hit->region_offset = atomic_load_explicit(&range->region_offset, memory_order_acquire);
-    hit->kind = (enum mem_kind)atomic_load_explicit(&range->kind, memory_order_acquire);
+    uint32_t kind = atomic_load_explicit(&range->kind, memory_order_acquire);
+    hit->kind = (enum mem_kind)(kind & ~FLAT_DOORBELL);
+    hit->doorbell = kind & FLAT_DOORBELL;
     return true;
 }
 
@@ -128,7 +130,7 @@ static void range_store(struct flat_range *range, const struct flat_hit *hit)
     atomic_store_explicit(&range->host, hit->host, memory_order_release);
     atomic_store_explicit(&range->region, hit->region, memory_order_release);
     atomic_store_explicit(&range->region_offset, hit->region_offset, memory_order_release);
-    atomic_store_explicit(&range->kind, hit->kind, memory_order_release);
+    atomic_store_explicit(&range->kind, hit->kind | (hit->doorbell ? FLAT_DOORBELL : 0), memory_order_release);
 }
 
 /* A BAR may be programmed to an address where its region does not fit. */
@@ -225,6 +227,7 @@ static void view_fill(const struct physmem *mem, struct flat_view *view, const g
             hit.region = region;
             hit.region_offset = boundaries[i] - region->gpa;
             hit.kind = region->kind;
+            hit.doorbell = region->ops.write_unlocked != NULL;
             hit.host = region->host ? region->host + hit.region_offset : NULL;
         }
         hits[used++] = hit;
@@ -372,6 +375,43 @@ struct mem_region *physmem_add_rom(struct physmem *mem, gpa_t gpa, uint64_t size
     return region;
 }
 
+struct mem_region *physmem_add_rom_device(struct physmem *mem, gpa_t gpa, uint64_t size, const struct io_ops *ops,
+                                          void *opaque, const char *name, struct error *err)
+{
+    struct host_region memory;
+
+    if (size == 0 || (size & ~PAGE_MASK)) {
+        error_set(err, EINVAL, "%s: %llu bytes are no whole pages", name, (unsigned long long)size);
+        return NULL;
+    }
+    if (host_memory_anonymous(&memory, size, err))
+        return NULL;
+    struct mem_region values = { .gpa = gpa, .size = size, .kind = MEM_ROM, .host = memory.base, .opaque = opaque };
+    if (ops)
+        values.ops = *ops;
+    struct mem_region *region = region_add(mem, &values, name, err);
+    if (!region)
+        host_memory_free(&memory);
+    return region;
+}
+
+uint8_t *physmem_rom_bytes(struct mem_region *region)
+{
+    return region->host;
+}
+
+struct mem_region *physmem_add_rom_view(struct physmem *mem, gpa_t gpa, uint64_t size, uint8_t *host,
+                                        const struct io_ops *ops, void *opaque, const char *name, struct error *err)
+{
+    struct mem_region values = {
+        .gpa = gpa, .size = size, .kind = MEM_ROM, .host = host, .borrowed = true, .opaque = opaque
+    };
+
+    if (ops)
+        values.ops = *ops;
+    return region_add(mem, &values, name, err);
+}
+
 struct mem_region *physmem_add_mmio(struct physmem *mem, gpa_t gpa, uint64_t size, const struct io_ops *ops,
                                     void *opaque, const char *name, struct error *err)
 {
@@ -421,8 +461,10 @@ void physmem_remove(struct mem_region *region)
         link = &(*link)->next;
     *link = region->next;
     map_rebuild(mem);
-    if (region->kind == MEM_ROM)
+    if (region->kind == MEM_ROM && !region->borrowed)
         rom_retire(mem, region);
+    if (region->ops.write_unlocked)
+        read_guard_wait(&mem->doorbell_guard);
     free(region);
 }
 
@@ -436,7 +478,7 @@ void physmem_map_destroy(struct physmem *mem)
     while (mem->regions) {
         struct mem_region *region = mem->regions;
         mem->regions = region->next;
-        if (region->kind == MEM_ROM)
+        if (region->kind == MEM_ROM && !region->borrowed)
             munmap(region->host, region->size);
         free(region);
     }

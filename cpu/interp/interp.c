@@ -114,7 +114,7 @@ static enum step step_instruction(struct interp *interp)
         debug_raise(cpu, hits);
         return STEP_FAULT;
     }
-    struct block *block = block_find(interp, true);
+    struct block *block = interp_block_find(interp, true);
     if (!block)
         return STEP_FAULT;
     debug_step_begin(cpu);
@@ -166,7 +166,7 @@ static enum step run_some(struct interp *interp, bool single)
 
     if (unlikely(single || cpu_needs_stepping(cpu)))
         return step_instruction(interp);
-    struct block *block = block_find(interp, false);
+    struct block *block = interp_block_find(interp, false);
     if (unlikely(!block))
         return STEP_FAULT;
     log_event(exec, "vCPU %u: %016llx\n", cpu->index, (unsigned long long)cpu->cpu_rip);

@@ -352,7 +352,7 @@ static bool is_crossing(const struct interp *interp, gva_t linear, block_mode_t 
     return entry->linear == linear && entry->mode == mode;
 }
 
-struct block *block_find(struct interp *interp, bool single)
+struct block *interp_block_find(struct interp *interp, bool single)
 {
     struct cpu *cpu = interp->cpu;
     block_mode_t mode = current_mode(cpu);

@@ -66,7 +66,7 @@ struct interp {
 #define SINGLE_BLOCK_SIZE (sizeof(struct block) + 2 * sizeof(struct iop))
 
 /* The block at cpu_rip (exact). NULL with cpu->fault (#PF, #GP) if fetching faults. `single`: one instruction, not cached. */
-struct block *block_find(struct interp *interp, bool single);
+struct block *interp_block_find(struct interp *interp, bool single);
 void block_invalidate_range(struct interp *interp, gpa_t gpa, uint64_t size);
 void block_invalidate_all(struct interp *interp);
 

@@ -21,6 +21,7 @@ enum {
     CNT_SLP_EN = 1 << 13,
 };
 enum { REG_SMI_ENABLE = 0x30, REG_SMI_STATUS = 0x34 };
+#define SMI_ENABLE_APMC (1u << 5)
 #define TIMER_MASK      0xffffffu
 #define TIMER_TOP_SHIFT 23 /* TMR_STS is set when bit 23 changes */
 #define NS_PER_SECOND   1000000000ull
@@ -106,9 +107,16 @@ static void write_control(struct acpi_pm *pm, uint16_t value)
         log_event(unimp, "ACPI: sleep type %u is not there\n", type);
 }
 
+static unsigned block_size(const struct acpi_pm *pm)
+{
+    return pm->kind == ACPI_PM_ICH9 ? ACPI_PM_SIZE : ACPI_PIIX4_PM_SIZE;
+}
+
 /* One byte of the block: the registers are little-endian and may be read in any width. */
 static uint8_t read_byte(struct acpi_pm *pm, unsigned offset)
 {
+    if (offset > ACPI_PM_TMR && pm->kind == ACPI_PM_PIIX4)
+        return 0;
     switch (offset) {
     case ACPI_PM1_EVT ... ACPI_PM1_EVT + 1:
         catch_up(pm);
@@ -152,6 +160,8 @@ static void write_byte(struct acpi_pm *pm, unsigned offset, uint8_t value)
 {
     unsigned shift = (offset & 3) * 8;
 
+    if (offset > ACPI_PM_TMR && pm->kind == ACPI_PM_PIIX4)
+        return;
     switch (offset) {
     case ACPI_PM1_EVT ... ACPI_PM1_EVT + 1:
         catch_up(pm);
@@ -214,15 +224,37 @@ static void apm_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
         return;
     }
     pm->apm_control = (uint8_t)value;
-    if (value == ACPI_ENABLE_COMMAND)
+    if (value == (pm->kind == ACPI_PM_ICH9 ? ACPI_ENABLE_COMMAND : ACPI_PIIX4_ENABLE_COMMAND))
         pm->pm1_control |= CNT_SCI_EN;
-    else if (value == ACPI_DISABLE_COMMAND)
+    else if (value == (pm->kind == ACPI_PM_ICH9 ? ACPI_DISABLE_COMMAND : ACPI_PIIX4_DISABLE_COMMAND))
         pm->pm1_control &= (uint16_t)~CNT_SCI_EN;
     else
         log_event(unimp, "ACPI: SMI command 0x%x\n", (unsigned)value);
     update_sci(pm);
 }
 
+/* The PIIX4's general-purpose events, of which there are 16. */
+static uint64_t gpe_read(void *opaque, uint64_t offset, unsigned size)
+{
+    struct acpi_pm *pm = opaque;
+
+    (void)size;
+    return offset < 2 ? pm->gpe_status[offset] : pm->gpe_enable[offset - 2];
+}
+
+static void gpe_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct acpi_pm *pm = opaque;
+
+    (void)size;
+    if (offset < 2)
+        pm->gpe_status[offset] &= (uint8_t)~value;
+    else
+        pm->gpe_enable[offset - 2] = (uint8_t)value;
+    update_sci(pm);
+}
+
+static const struct io_ops gpe_ops = { .read = gpe_read, .write = gpe_write, .min_size = 1, .max_size = 1 };
 static const struct io_ops block_ops = { .read = block_read, .write = block_write, .min_size = 1, .max_size = 4 };
 static const struct io_ops apm_ops = { .read = apm_read, .write = apm_write, .min_size = 1, .max_size = 1 };
 
@@ -231,14 +263,14 @@ int acpi_pm_move(struct acpi_pm *pm, uint16_t base, struct error *err)
     struct port_space *ports = pm->device.env->ports;
     int result = 0;
 
-    base &= (uint16_t) ~(ACPI_PM_SIZE - 1);
+    base &= (uint16_t) ~(block_size(pm) - 1);
     if (base == pm->base)
         return 0;
     if (pm->base)
-        port_space_remove(ports, pm->base, ACPI_PM_SIZE, pm);
+        port_space_remove(ports, pm->base, block_size(pm), pm);
     pm->base = 0;
     if (base) {
-        result = port_space_add(ports, base, ACPI_PM_SIZE, &block_ops, pm, "acpi-pm", err);
+        result = port_space_add(ports, base, block_size(pm), &block_ops, pm, "acpi-pm", err);
         if (!result)
             pm->base = base;
     }
@@ -254,7 +286,9 @@ static void reset_device(struct device *device)
     pm->pm1_status = pm->pm1_enable = pm->pm1_control = 0;
     for (unsigned i = 0; i < sizeof(pm->gpe_status); i++)
         pm->gpe_status[i] = pm->gpe_enable[i] = 0;
-    pm->smi_enable = pm->smi_status = 0;
+    /* As a firmware leaves it that has installed its SMI handler: nobody is to try, there is no SMM. */
+    pm->smi_enable = SMI_ENABLE_APMC;
+    pm->smi_status = 0;
     pm->apm_control = pm->apm_status = 0;
     catch_up(pm);
     pm->pm1_status = 0;
@@ -268,6 +302,8 @@ static void destroy_device(struct device *device)
     timer_disarm(&pm->timer);
     acpi_pm_move(pm, 0, NULL);
     port_space_remove(device->env->ports, ACPI_SMI_CMD, 2, pm);
+    if (pm->kind == ACPI_PM_PIIX4)
+        port_space_remove(device->env->ports, ACPI_PIIX4_GPE0, 4, pm);
 }
 
 static void pre_save(void *owner)
@@ -319,16 +355,19 @@ static const struct device_type acpi_pm_type = {
     .state = &acpi_pm_state,
 };
 
-struct acpi_pm *acpi_pm_create(struct device_env *env, uint16_t base, const struct irq_line *sci, struct error *err)
+struct acpi_pm *acpi_pm_create(struct device_env *env, enum acpi_pm_kind kind, uint16_t base,
+                               const struct irq_line *sci, struct error *err)
 {
     struct acpi_pm *pm = device_allocate(env, &acpi_pm_type, NULL, err);
 
     if (!pm)
         return NULL;
+    pm->kind = kind;
     pm->sci = *sci;
     timer_init(&pm->timer, env->loop, timer_expired, pm);
     device_reset(&pm->device);
-    if (acpi_pm_move(pm, base, err) || port_space_add(env->ports, ACPI_SMI_CMD, 2, &apm_ops, pm, "apm", err)) {
+    if (acpi_pm_move(pm, base, err) || port_space_add(env->ports, ACPI_SMI_CMD, 2, &apm_ops, pm, "apm", err) ||
+        (kind == ACPI_PM_PIIX4 && port_space_add(env->ports, ACPI_PIIX4_GPE0, 4, &gpe_ops, pm, "gpe0", err))) {
         acpi_pm_destroy(pm);
         return NULL;
     }

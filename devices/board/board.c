@@ -4,6 +4,11 @@
  * bus is gone before the line's or bus's owner. Device lock held, or before the machine runs. */
 #include "devices/board/machine.h"
 #include "devices/board/board_internal.h"
+#include "devices/core/boot_order.h"
+#include "devices/storage/ata.h"
+#include "devices/storage/nvme.h"
+#include "devices/storage/scsi.h"
+#include "devices/virtio/virtio_blk.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -65,6 +70,37 @@ int board_add_device(struct board *board, const char *device_option, struct erro
     return result;
 }
 
+static void own_drive(void *opaque, struct device *device)
+{
+    board_own(opaque, device);
+}
+
+int board_add_drives(struct board *board, struct error *err)
+{
+    int result = ata_create_drives(&board->env, own_drive, board, err);
+
+    result = result ?: scsi_attach_drives(&board->env, own_drive, board, err);
+    return result ?: virtio_blk_add_drives(board, err);
+}
+
+int board_collect_boot_order(struct board *board, struct error *err)
+{
+    static bool (*const entries[])(const struct device *, int *, char *, size_t) = {
+        ata_drive_boot_entry,
+        scsi_boot_entry,
+        nvme_boot_entry,
+        virtio_blk_boot_entry,
+    };
+    char path[256];
+    int index, result = 0;
+
+    for (const struct device *device = board->devices; device && !result; device = device->next)
+        for (unsigned n = 0; n < ARRAY_SIZE(entries) && !result; n++)
+            if (entries[n](device, &index, path, sizeof(path)))
+                result = boot_order_add(&board->env, index, path, err);
+    return result;
+}
+
 /* Oldest first: interrupt controllers before those who drive their lines. */
 static void reset_from(struct device *device)
 {
@@ -88,6 +124,20 @@ void board_reset(struct board *board)
     reset_from(board->devices);
     if (board->reset_done)
         board->reset_done(board);
+}
+
+/* A guest has ejected the device. */
+void board_unplugged(struct device_env *env, struct device *device)
+{
+    struct board *board = container_of(env, struct board, env);
+
+    for (struct device **link = &board->devices; *link; link = &(*link)->next) {
+        if (*link == device) {
+            *link = device->next;
+            device_destroy(device);
+            return;
+        }
+    }
 }
 
 void board_destroy(struct board *board)

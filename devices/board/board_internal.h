@@ -6,5 +6,7 @@
 
 /* The board resets and destroys the device from now on. */
 void board_own(struct board *board, struct device *device);
+/* device_env.unplugged of the boards. */
+void board_unplugged(struct device_env *env, struct device *device);
 
 #endif

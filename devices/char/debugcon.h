@@ -10,7 +10,9 @@
 struct debugcon {
     struct device device;
     struct chardev *chardev;
+    bool owns_chardev; /* claimed by -device isa-debugcon; else the caller's */
     uint16_t port;
+    uint8_t read_back;
 };
 
 /* The chardev stays the caller's. */

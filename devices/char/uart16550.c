@@ -9,6 +9,8 @@
 #include "devices/char/uart16550.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -423,8 +425,12 @@ static void destroy_device(struct device *device)
     struct uart16550 *uart = container_of(device, struct uart16550, device);
 
     timer_disarm(&uart->timeout);
-    chardev_set_handlers(uart->chardev, NULL, NULL);
+    if (uart->chardev)
+        chardev_set_handlers(uart->chardev, NULL, NULL);
+    if (uart->owns_chardev)
+        chardev_release(uart->chardev);
     port_space_remove(device->env->ports, uart->port, REG_COUNT, uart);
+    device->env->com_ports &= (uint8_t) ~(1u << uart->index);
 }
 
 static int post_load(void *owner, struct error *err)
@@ -469,21 +475,93 @@ static const struct state_table uart_state = {
     .post_load = post_load,
 };
 
-static const struct device_type uart16550_type = {
-    .name = "isa-serial",
-    .bus = "ISA",
-    .description = "16550A UART",
-    .size = sizeof(struct uart16550),
-    .reset = reset_device,
-    .destroy = destroy_device,
-    .state = &uart_state,
-};
-
 static const struct chardev_handlers uart_handlers = {
     .can_receive = can_receive,
     .receive = receive,
     .break_received = break_received,
     .writable = writable,
+};
+
+static int start(struct uart16550 *uart, unsigned index, uint16_t port, unsigned irq, struct chardev *chardev,
+                 struct error *err)
+{
+    struct device_env *env = uart->device.env;
+
+    uart->chardev = chardev;
+    uart->index = (uint8_t)index;
+    uart->port = port;
+    uart->irq = env->isa_irq[irq];
+    timer_init(&uart->timeout, env->loop, timeout_expired, uart);
+    device_reset(&uart->device);
+    if (port_space_add(env->ports, port, REG_COUNT, &uart_ops, uart, uart->device.id, err))
+        return -ENOMEM;
+    env->com_ports |= (uint8_t)(1u << index);
+    chardev_set_handlers(chardev, &uart_handlers, uart);
+    return 0;
+}
+
+/* index=: which COM port, by default the first that is not there yet; iobase= and irq= are those of that port. */
+static int read_place(struct device *device, struct option_list *options, uint64_t *index, uint64_t *port,
+                      uint64_t *irq, struct error *err)
+{
+    unsigned next = 0;
+    int result;
+
+    while (device->env->com_ports >> next & 1)
+        next++;
+    result = options_get_u64(options, "index", next, index, err);
+    if (result)
+        return result;
+    if (*index >= ARRAY_SIZE(com_ports))
+        return error_set(err, EINVAL, "a PC has four serial ports");
+    if (device->env->com_ports >> *index & 1)
+        return error_set(err, EBUSY, "index=%u: that serial port is there already", (unsigned)*index);
+    result = options_get_u64(options, "iobase", com_ports[*index].port, port, err);
+    result = result ?: options_get_u64(options, "irq", com_ports[*index].irq, irq, err);
+    if (result)
+        return result;
+    if (*port > 0x10000 - REG_COUNT)
+        return error_set(err, EINVAL, "iobase 0x%llx is not a port", (unsigned long long)*port);
+    if (*irq > 15)
+        return error_set(err, EINVAL, "irq=%llu: there are 16", (unsigned long long)*irq);
+    return 0;
+}
+
+static int init_device(struct device *device, struct option_list *options, struct error *err)
+{
+    struct uart16550 *uart = container_of(device, struct uart16550, device);
+    const char *id = options_get(options, "chardev");
+    uint64_t index, port, irq;
+    int result = read_place(device, options, &index, &port, &irq, err);
+
+    if (result)
+        return result;
+    if (!id)
+        return error_set(err, EINVAL, "chardev= is missing");
+    if (!strcmp(device->id, device->type->name))
+        snprintf(device->id, sizeof(device->id), "isa-serial%u", (unsigned)index);
+    struct chardev *chardev = chardev_claim(device->env->chardevs, id, device->id, err);
+    if (!chardev)
+        return -EINVAL;
+    uart->owns_chardev = true;
+    result = start(uart, (unsigned)index, (uint16_t)port, (unsigned)irq, chardev, err);
+    if (result)
+        chardev_release(chardev);
+    return result;
+}
+
+extern const struct device_type isa_serial_type;
+const struct device_type isa_serial_type = {
+    .name = "isa-serial",
+    .bus = "ISA",
+    .description = "16550A UART",
+    .size = sizeof(struct uart16550),
+    .user_creatable = true,
+    .properties = "chardev=<str>,index=<uint32>,iobase=<uint32>,irq=<uint32>",
+    .init = init_device,
+    .reset = reset_device,
+    .destroy = destroy_device,
+    .state = &uart_state,
 };
 
 struct uart16550 *uart16550_create(struct device_env *env, unsigned index, struct chardev *chardev, struct error *err)
@@ -495,19 +573,13 @@ struct uart16550 *uart16550_create(struct device_env *env, unsigned index, struc
         error_set(err, EINVAL, "a PC has four serial ports");
         return NULL;
     }
-    uart = device_allocate(env, &uart16550_type, names[index], err);
+    uart = device_allocate(env, &isa_serial_type, names[index], err);
     if (!uart)
         return NULL;
-    uart->chardev = chardev;
-    uart->port = com_ports[index].port;
-    uart->irq = env->isa_irq[com_ports[index].irq];
-    timer_init(&uart->timeout, env->loop, timeout_expired, uart);
-    device_reset(&uart->device);
-    if (port_space_add(env->ports, uart->port, REG_COUNT, &uart_ops, uart, names[index], err)) {
+    if (start(uart, index, com_ports[index].port, com_ports[index].irq, chardev, err)) {
         uart16550_destroy(uart);
         return NULL;
     }
-    chardev_set_handlers(chardev, &uart_handlers, uart);
     return uart;
 }
 

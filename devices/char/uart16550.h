@@ -15,8 +15,10 @@ struct uart_fifo {
 struct uart16550 {
     struct device device;
     struct chardev *chardev;
+    bool owns_chardev; /* claimed by -device isa-serial; else the caller's */
     struct irq_line irq;
     uint16_t port;
+    uint8_t index; /* COM1 is 0 */
     uint8_t ier, iir, fcr, lcr, mcr, lsr, msr, scratch;
     uint16_t divisor;
     struct uart_fifo receive, transmit;

@@ -13,7 +13,15 @@
 #include "base/state.h"
 #include "mmu/physmem.h"
 
+struct device;
+struct boot_order;
 struct pci_bus;
+struct device_bus;
+struct block_registry;
+struct net_registry;
+struct chardev_registry;
+struct object_registry;
+struct fsdev_registry;
 
 /* What the machine asks of the frontend. Any thread. */
 struct machine_ops {
@@ -31,6 +39,16 @@ struct device_env {
     struct irq_line isa_irq[16]; /* inputs of the 8259 pair and IOAPIC together */
     struct irq_line gsi[24];     /* IOAPIC inputs */
     struct pci_bus *pci_bus;     /* root bus, or NULL */
+    struct device_bus *buses;    /* by name: devices/core/bus.h */
+    struct boot_order *boot_order;                                        /* devices/core/boot_order.h */
+    void (*unplugged)(struct device_env *env, struct device *device); /* the guest has given it up: destroy it; or NULL */
+    /* What devices name by id (drive=, netdev=, chardev=); the frontend's; NULL: there are none. */
+    struct block_registry *blocks;
+    struct net_registry *nets;
+    struct chardev_registry *chardevs;
+    struct object_registry *objects; /* -object; NULL: none, and no I/O threads */
+    struct fsdev_registry *fsdevs;
+    uint8_t com_ports; /* serial ports that are there: bit 0 is COM1 */
     const struct machine_ops *machine;
     void *machine_opaque;
 };

@@ -1,59 +1,30 @@
-/* The host bridge of the q35 (Intel 82G33 MCH, 8086:29c0) at 00:00.0: configuration
- * mechanism 1 (ports CF8 and CFC) and the memory-mapped one (PCIEXBAR).
+/* The host bridge of the q35 (Intel 82G33 MCH, 8086:29c0) at 00:00.0: both configuration mechanisms, and the shadow RAM.
  *
- *   CONFIG_ADDRESS (CF8)  31 enable | 30..24 0 | 23..16 bus | 15..8 device, function | 7..2 register | 0 0
  *   ECAM                  27..20 bus | 19..12 device, function | 11..0 register
  *   PCIEXBAR (60h)        38..28 base | 27, 26 base if smaller | 2..1 length: 256, 128, 64 MiB | 0 enable
+ *   PAM0..6 (90h..96h)    shadow_ram.h
+ *   SMRAM (9dh)           6 open | 5 closed | 4 lock | 3 enable | 2..0 010; ESMRAMC (9eh): kept, but there is no SMM
  *
- * At reset PCIEXBAR is as firmware would leave it (enabled at 0xb0000000), because kernels that are
- * started directly find it there from the MCFG table. PCI 3.0 section 3.2.2.3.2, PCIe 4.0 section 7.2.2,
- * Intel 3 Series Express Chipset datasheet 5.1. */
+ * PCI 3.0 section 3.2.2.3.2, PCIe 4.0 section 7.2.2, Intel 3 Series Express Chipset datasheet 5.1. */
+#include "base/log.h"
 #include "devices/board/machine.h"
-#include "devices/pci/pci.h"
+#include "devices/board/shadow_ram.h"
+#include "devices/pci/pci_host.h"
 
 #define PCIEXBAR 0x60
+#define PAM0     0x90
+#define SMRAM    0x9d
+#define ESMRAMC  0x9e
+#define EXT_TSEG 0x50 /* QEMU's: firmware that needs SMM asks here for the size of its memory */
+enum { SMRAM_LOCK = 1 << 4 };
 
 struct mch {
     struct pci_device pci;
-    uint32_t config_address;
+    struct pci_host host;
+    struct shadow_ram *shadow;
     struct mem_region *ecam;
     uint64_t ecam_base, ecam_size; /* as mapped */
 };
-
-static uint64_t address_read(void *opaque, uint64_t offset, unsigned size)
-{
-    struct mch *mch = opaque;
-
-    /* Only dword accesses are the register; others go to whatever I/O is there: nothing (3.2.2.3.2). */
-    return offset == 0 && size == 4 ? mch->config_address : 0xffffffffu;
-}
-
-static void address_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
-{
-    struct mch *mch = opaque;
-
-    if (offset == 0 && size == 4)
-        mch->config_address = value & 0x80fffffc;
-}
-
-static uint64_t data_read(void *opaque, uint64_t offset, unsigned size)
-{
-    struct mch *mch = opaque;
-    uint32_t address = mch->config_address;
-
-    if (!(address >> 31))
-        return 0xffffffffu;
-    return pci_bus_config_read(mch->pci.bus, address >> 16 & 0xff, address >> 8, (address & 0xfc) + offset, size);
-}
-
-static void data_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
-{
-    struct mch *mch = opaque;
-    uint32_t address = mch->config_address;
-
-    if (address >> 31)
-        pci_bus_config_write(mch->pci.bus, address >> 16 & 0xff, address >> 8, (address & 0xfc) + offset, size, value);
-}
 
 static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
 {
@@ -91,8 +62,6 @@ static void ecam_write_any(void *opaque, uint64_t offset, unsigned size, uint64_
         ecam_write(opaque, offset + i, 1, value >> (8 * i) & 0xff);
 }
 
-static const struct io_ops address_ops = { .read = address_read, .write = address_write, .min_size = 1, .max_size = 4 };
-static const struct io_ops data_ops = { .read = data_read, .write = data_write, .min_size = 1, .max_size = 4 };
 static const struct io_ops ecam_ops = { .read = ecam_read_any, .write = ecam_write_any, .min_size = 1, .max_size = 4 };
 
 static bool ecam_wanted(const struct mch *mch, uint64_t *base, uint64_t *size)
@@ -123,10 +92,32 @@ static void ecam_update(struct mch *mch)
     mch->ecam_size = size;
 }
 
+/* Locked, the registers are read-only until reset. */
+static void smram_update(struct pci_device *pci)
+{
+    bool locked = pci->config[SMRAM] & SMRAM_LOCK;
+
+    pci->write_mask[SMRAM] = locked ? 0 : 0x78;
+    pci->write_mask[ESMRAMC] = locked ? 0 : 0x87;
+}
+
 static void mch_config_written(struct pci_device *pci, unsigned offset, unsigned size)
 {
     if (offset < PCIEXBAR + 8 && offset + size > PCIEXBAR)
         ecam_update((struct mch *)pci);
+    if (offset < PAM0 + PAM_REGISTERS && offset + size > PAM0)
+        shadow_ram_set(((struct mch *)pci)->shadow, pci->config + PAM0);
+    if (offset < EXT_TSEG + 2 && offset + size > EXT_TSEG)
+        log_event(unimp, "the firmware asks for SMM, which is not there: take a build without Secure Boot\n");
+    smram_update(pci);
+}
+
+/* The registers are as they are: everything follows them. */
+static void chipset_update(struct mch *mch)
+{
+    ecam_update(mch);
+    shadow_ram_set(mch->shadow, mch->pci.config + PAM0);
+    smram_update(&mch->pci);
 }
 
 static const struct pci_identity mch_identity = {
@@ -145,23 +136,21 @@ static int mch_setup(struct mch *mch, struct error *err)
     result = pci_device_attach(pci, pci->device.env->pci_bus, PCI_DEVFN(0, 0), &mch_identity, err);
     if (result)
         return result;
-    pci_set_long(pci->config + PCIEXBAR, (uint32_t)Q35_ECAM_BASE | 1);
+    pci_set_long(pci->config + PCIEXBAR, (uint32_t)Q35_ECAM_BASE);
     pci_set_long(pci->write_mask + PCIEXBAR, 0xfc000007);
     pci_set_long(pci->write_mask + PCIEXBAR + 4, 0xf);
-    /* PAM0..6 (shadowing of the BIOS area) and SMRAM: stored; the area is RAM whatever they say. */
-    for (unsigned i = 0x90; i <= 0x96; i++)
-        pci->write_mask[i] = i == 0x90 ? 0x30 : 0x33;
-    pci->config[0x9d] = 0x02;
-    pci->write_mask[0x9d] = 0x78;
-    pci->write_mask[0x9e] = 0xbb;
+    pci->write_mask[PAM0] = 0x30;
+    for (unsigned i = 1; i < PAM_REGISTERS; i++)
+        pci->write_mask[PAM0 + i] = 0x33;
+    pci->config[SMRAM] = 0x02;
+    pci->config[ESMRAMC] = 0x38; /* SMRAM would be cached: read-only ones */
+    smram_update(pci);
     pci->config_written = mch_config_written;
     pci_device_seal(pci);
 
-    result = port_space_add(ports, 0xcf8, 4, &address_ops, mch, "pci-config-address", err);
+    result = pci_host_attach(&mch->host, pci->bus, ports, err);
     if (!result)
-        result = port_space_add(ports, 0xcfc, 4, &data_ops, mch, "pci-config-data", err);
-    if (!result)
-        ecam_update(mch);
+        chipset_update(mch);
     return result;
 }
 
@@ -169,9 +158,16 @@ static void mch_reset(struct device *device)
 {
     struct mch *mch = (struct mch *)device;
 
-    mch->config_address = 0;
+    mch->host.address = 0;
     pci_device_reset(&mch->pci);
-    ecam_update(mch);
+    chipset_update(mch);
+}
+
+void mch_set_up(struct pci_device *mch)
+{
+    pci_device_config_write(mch, PCIEXBAR, 4, (uint32_t)Q35_ECAM_BASE | 1);
+    for (unsigned i = 0; i < PAM_REGISTERS; i++)
+        pci_device_config_write(mch, PAM0 + i, 1, 0x33);
 }
 
 static void mch_destroy(struct device *device)
@@ -180,21 +176,20 @@ static void mch_destroy(struct device *device)
 
     if (mch->ecam)
         physmem_remove(mch->ecam);
-    port_space_remove(device->env->ports, 0xcf8, 4, mch);
-    port_space_remove(device->env->ports, 0xcfc, 4, mch);
+    pci_host_detach(&mch->host, device->env->ports);
     pci_device_detach(&mch->pci);
 }
 
 static int mch_post_load(void *owner, struct error *err)
 {
     (void)err;
-    ecam_update(owner);
+    chipset_update(owner);
     return 0;
 }
 
 static const struct state_field mch_fields[] = {
     STATE_ARRAY(struct mch, pci.config),
-    STATE_FIELD(struct mch, config_address),
+    STATE_FIELD(struct mch, host.address),
     STATE_END,
 };
 static const struct state_table mch_state = {
@@ -214,12 +209,13 @@ static const struct device_type mch_type = {
     .state = &mch_state,
 };
 
-struct device *mch_create(struct device_env *env, struct error *err)
+struct device *mch_create(struct device_env *env, struct shadow_ram *shadow, struct error *err)
 {
     struct mch *mch = device_allocate(env, &mch_type, NULL, err);
 
     if (!mch)
         return NULL;
+    mch->shadow = shadow;
     if (mch_setup(mch, err)) {
         device_destroy(&mch->pci.device);
         return NULL;

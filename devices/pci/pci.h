@@ -86,6 +86,7 @@ struct pci_identity {
     uint32_t class_code; /* class, subclass, programming interface: 0x060100 */
     uint16_t subsystem_vendor, subsystem;
     bool express; /* 4 KiB of configuration space */
+    const char *rom; /* file of its expansion ROM unless romfile= says otherwise; NULL: none */
 };
 
 struct pci_device {
@@ -98,6 +99,9 @@ struct pci_device {
     uint8_t capability_end; /* where the next capability goes */
     uint8_t msi;            /* offset of the MSI capability, 0: none */
     struct pci_msix msix;
+    struct pci_bus *secondary; /* of a bridge: the bus behind it; else NULL */
+    bool bridge_in_reset;      /* of a bridge: its control register holds what is behind in reset */
+    uint8_t *rom;              /* bytes of the expansion ROM, bars[PCI_BAR_ROM].size of them; or NULL */
     struct pci_bar bars[PCI_BAR_COUNT];
     uint8_t config[PCIE_CONFIG_SIZE];
     uint8_t write_mask[PCIE_CONFIG_SIZE]; /* bits that the guest may change */
@@ -105,6 +109,8 @@ struct pci_device {
     uint8_t initial[PCIE_CONFIG_SIZE];    /* restored by pci_device_reset() */
     /* Called after a write has changed config space; may be NULL. */
     void (*config_written)(struct pci_device *device, unsigned offset, unsigned size);
+    /* Called before config space is read: for registers that are windows to something else; may be NULL. */
+    void (*config_reading)(struct pci_device *device, unsigned offset, unsigned size);
 };
 
 /* ---- Functions ---- */
@@ -112,7 +118,8 @@ struct pci_device {
 /* Puts the function on the bus. devfn < 0: the first free slot from 1 on. -EBUSY, -ENOSPC. */
 int pci_device_attach(struct pci_device *pci, struct pci_bus *bus, int devfn, const struct pci_identity *identity,
                       struct error *err);
-/* As above, on env->pci_bus, at the place that the property addr=SLOT[.FUNCTION] (hex) names, if any. */
+/* As above, on the bus that the property bus=ID names, else env->pci_bus, at the place that addr=SLOT[.FUNCTION] (hex)
+ * names, if any. Takes multifunction=, romfile=, rombar= too. */
 int pci_device_attach_option(struct pci_device *pci, struct option_list *options, const struct pci_identity *identity,
                              struct error *err);
 void pci_device_detach(struct pci_device *pci);
@@ -165,6 +172,9 @@ bool pci_dma_write(struct pci_device *pci, gpa_t gpa, const void *buffer, uint64
 
 /* ---- Buses ---- */
 
+/* An entry of the boot order for what the function drives: `suffix` continues its path: "/disk@0,0". index < 0: none. */
+int pci_boot_order_add(const struct pci_device *pci, int64_t index, const char *suffix, struct error *err);
+
 /* Where a root bus's interrupts go. */
 struct pci_bus_ops {
     /* One of the eight PIRQ inputs of the interrupt router changed level. */
@@ -176,6 +186,8 @@ struct pci_bus_ops {
 
 struct pci_bus *pci_bus_create(struct device_env *env, const struct pci_bus_ops *ops, void *opaque);
 void pci_bus_destroy(struct pci_bus *bus); /* all functions detached before */
+/* The name for bus=ID. */
+int pci_bus_set_name(struct pci_bus *bus, const char *id, struct error *err);
 struct pci_device *pci_bus_find(struct pci_bus *bus, unsigned bus_number, uint8_t devfn); /* or NULL */
 void pci_bus_send_msi(struct pci_bus *bus, uint64_t address, uint32_t data);
 
@@ -184,13 +196,34 @@ uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned bus_number, uint8_t d
 void pci_bus_config_write(struct pci_bus *bus, unsigned bus_number, uint8_t devfn, unsigned offset, unsigned size,
                           uint32_t value);
 
+/* ---- Bridges ---- */
+
+/* After pci_device_attach(): makes the function a bridge (header type 1) with an empty bus behind it, named `id`. Its
+ * config_written calls pci_bridge_config_written(), its reset ends with pci_bridge_update(), its destroy begins with
+ * pci_bridge_destroy(): all functions behind it are gone by then. */
+int pci_bridge_init(struct pci_device *pci, const char *id, bool single_slot, struct error *err);
+void pci_bridge_config_written(struct pci_device *pci, unsigned offset, unsigned size);
+void pci_bridge_update(struct pci_device *pci);
+void pci_bridge_destroy(struct pci_device *pci);
+
+/* pcie-root-port: asks the guest to give up what is behind it, as somebody who presses the slot's attention button.
+ * env->unplugged() is called when it has. */
+void pcie_root_port_request_unplug(struct pci_device *port);
+
 /* ---- The q35 chipset's own functions, wired by the board ---- */
 
-/* 00:00.0: ports CF8 and CFC, PCIEXBAR. */
-struct device *mch_create(struct device_env *env, struct error *err);
-/* 00:1f.0. on_route(opaque), called when the routing of PIRQs has changed, may be NULL. */
-struct pci_device *ich9_lpc_create(struct device_env *env, void (*on_route)(void *opaque), void *opaque,
+struct shadow_ram;
+/* 00:00.0: ports CF8 and CFC, PCIEXBAR, PAM registers. _set_up(): as firmware leaves it. */
+struct device *mch_create(struct device_env *env, struct shadow_ram *shadow, struct error *err);
+void mch_set_up(struct pci_device *mch);
+/* 00:1f.0. The hooks are called when something may have changed, and find out themselves. */
+struct ich9_lpc_hooks {
+    void (*route)(void *opaque);                  /* the routing of PIRQs */
+    void (*pm_base)(void *opaque, uint16_t base); /* 0: nowhere */
+};
+struct pci_device *ich9_lpc_create(struct device_env *env, const struct ich9_lpc_hooks *hooks, void *opaque,
                                    struct error *err);
+void ich9_lpc_set_up(struct pci_device *lpc);
 /* LPC_EN: which legacy devices are behind the bridge; the DSDT reports those. Before the machine runs. */
 enum { LPC_EN_COM1 = 1 << 0, LPC_EN_COM2 = 1 << 1, LPC_EN_KBC = 1 << 10 };
 void ich9_lpc_set_enabled(struct pci_device *lpc, uint16_t devices);

@@ -72,11 +72,11 @@ static bool bar_wanted(const struct pci_device *pci, unsigned index, uint64_t *a
     if (value == 0 || last < value)
         return false;
     if (bar->kind == PCI_BAR_IO)
-        return (command & PCI_COMMAND_IO) && last <= 0xffff;
+        return (command & PCI_COMMAND_IO) && last <= 0xffff && pci_bridges_forward(pci, true, value, last);
     if (bar->kind == PCI_BAR_MEM32 && last >= 0xffffffffu)
         return false;
     /* Physical addresses have at most 52 bits. */
-    return (command & PCI_COMMAND_MEMORY) && last < (1ull << 52);
+    return (command & PCI_COMMAND_MEMORY) && last < (1ull << 52) && pci_bridges_forward(pci, false, value, last);
 }
 
 static void bar_unmap(struct pci_device *pci, struct pci_bar *bar)

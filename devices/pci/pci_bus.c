@@ -4,6 +4,8 @@
 
 #include "base/log.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct pci_bus *pci_bus_create(struct device_env *env, const struct pci_bus_ops *ops, void *opaque)
@@ -20,16 +22,55 @@ struct pci_bus *pci_bus_create(struct device_env *env, const struct pci_bus_ops 
 
 void pci_bus_destroy(struct pci_bus *bus)
 {
+    if (bus && bus->named.owner)
+        device_bus_remove(bus->env, &bus->named);
     free(bus);
+}
+
+int pci_bus_set_name(struct pci_bus *bus, const char *id, struct error *err)
+{
+    int result;
+
+    /* Whether there is room depends on addr=: pci_device_attach() says. */
+    bus->named = (struct device_bus){ .kind = "PCI", .owner = bus };
+    snprintf(bus->named.id, sizeof(bus->named.id), "%s", id);
+    result = device_bus_add(bus->env, &bus->named, err);
+    if (result)
+        bus->named.owner = NULL;
+    return result;
+}
+
+/* The bridges' registers say where a bus is. They are the guest's, and may name several buses alike, or none: the first
+ * that answers wins. A tree of devices has no loops, whatever the numbers are. */
+static struct pci_bus *find_below(struct pci_bus *bus, unsigned number)
+{
+    for (unsigned devfn = 0; devfn < ARRAY_SIZE(bus->functions); devfn++) {
+        const struct pci_device *pci = bus->functions[devfn];
+        struct pci_bus *found;
+
+        if (!pci || !pci->secondary || number < pci->config[PCI_SECONDARY_BUS] ||
+            number > pci->config[PCI_SUBORDINATE_BUS])
+            continue;
+        if (number == pci->config[PCI_SECONDARY_BUS])
+            return pci->secondary;
+        found = find_below(pci->secondary, number);
+        if (found)
+            return found;
+    }
+    return NULL;
 }
 
 struct pci_device *pci_bus_find(struct pci_bus *bus, unsigned bus_number, uint8_t devfn)
 {
-    return bus_number == 0 ? bus->functions[devfn] : NULL;
+    if (bus_number)
+        bus = find_below(bus, bus_number);
+    return bus ? bus->functions[devfn] : NULL;
 }
 
 void pci_bus_send_msi(struct pci_bus *bus, uint64_t address, uint32_t data)
 {
+    while (bus->bridge)
+        bus = bus->bridge->bus;
     bus->ops->msi(bus->opaque, address, data);
 }
 

@@ -62,7 +62,10 @@ static void fill_header(struct pci_device *pci, const struct pci_identity *ident
 
 static int find_free_slot(const struct pci_bus *bus)
 {
-    for (int slot = 1; slot < 31; slot++) {
+    /* Slot 0 of the root is the host bridge's, 31 the south bridge's. */
+    if (bus->single_slot)
+        return bus->functions[0] ? -1 : 0;
+    for (int slot = 1; slot < (bus->bridge ? 32 : 31); slot++) {
         bool free = true;
 
         for (int function = 0; function < 8; function++)
@@ -73,6 +76,15 @@ static int find_free_slot(const struct pci_bus *bus)
     return -1;
 }
 
+/* There is another function in the slot: function 0 says so, also after a reset. */
+static void set_multifunction(struct pci_device *first, unsigned function)
+{
+    if (first && function) {
+        first->config[PCI_HEADER_TYPE] |= 0x80;
+        first->initial[PCI_HEADER_TYPE] |= 0x80;
+    }
+}
+
 int pci_device_attach(struct pci_device *pci, struct pci_bus *bus, int devfn, const struct pci_identity *identity,
                       struct error *err)
 {
@@ -81,7 +93,9 @@ int pci_device_attach(struct pci_device *pci, struct pci_bus *bus, int devfn, co
     if (devfn < 0)
         devfn = find_free_slot(bus);
     if (devfn < 0)
-        return error_set(err, ENOSPC, "no free PCI slot");
+        return error_set(err, ENOSPC, "no free slot on the PCI bus%s%s", bus->named.owner ? " " : "", bus->named.id);
+    if (bus->single_slot && PCI_SLOT(devfn))
+        return error_set(err, EINVAL, "addr=%x: the bus %s has only slot 0", PCI_SLOT(devfn), bus->named.id);
     if (bus->functions[devfn])
         return error_set(err, EBUSY, "PCI address %02x.%x is in use by %s", PCI_SLOT(devfn), PCI_FUNCTION(devfn),
                          bus->functions[devfn]->device.type->name);
@@ -96,36 +110,79 @@ int pci_device_attach(struct pci_device *pci, struct pci_bus *bus, int devfn, co
         pci->config[PCI_HEADER_TYPE] |= 0x80;
     bus->functions[devfn] = pci;
     memcpy(pci->initial, pci->config, sizeof(pci->initial));
+    set_multifunction(bus->functions[devfn & ~7], PCI_FUNCTION(devfn));
+    if (bus->plugged)
+        bus->plugged(bus, pci, true);
+    return 0;
+}
+
+/* The bus that bus=ID names. */
+static struct pci_bus *bus_of_option(struct pci_device *pci, struct option_list *options, struct error *err)
+{
+    struct device_env *env = pci->device.env;
+
+    if (options && options_get(options, "bus")) {
+        struct device_bus *named = device_bus_of_option(env, "PCI", options, err);
+
+        return named ? named->owner : NULL;
+    }
+    if (!env->pci_bus)
+        error_set(err, ENODEV, "this machine has no PCI bus");
+    return env->pci_bus;
+}
+
+/* addr=SLOT[.FUNCTION]: hex, with or without 0x. */
+static int parse_address(const char *text, int *devfn, struct error *err)
+{
+    unsigned long slot, function = 0;
+    char *end;
+
+    *devfn = -1;
+    if (!text)
+        return 0;
+    slot = strtoul(text, &end, 16);
+    if (end != text && *end == '.' && end[1] >= '0' && end[1] <= '7')
+        function = strtoul(end + 1, &end, 16);
+    if (end == text || *end || slot > 31 || function > 7)
+        return error_set(err, EINVAL, "addr=%s: expected SLOT[.FUNCTION], slot 0 to 1f, function 0 to 7", text);
+    *devfn = PCI_DEVFN(slot, function);
     return 0;
 }
 
 int pci_device_attach_option(struct pci_device *pci, struct option_list *options, const struct pci_identity *identity,
                              struct error *err)
 {
-    const char *text = options ? options_get(options, "addr") : NULL;
-    struct pci_bus *bus = pci->device.env->pci_bus;
-    unsigned long slot, function = 0;
-    char *end;
+    struct pci_bus *bus = bus_of_option(pci, options, err);
+    bool multifunction = false;
+    int devfn, result;
 
     if (!bus)
-        return error_set(err, ENODEV, "this machine has no PCI bus");
-    if (!text)
-        return pci_device_attach(pci, bus, -1, identity, err);
-    slot = strtoul(text, &end, 16);
-    if (end != text && *end == '.' && end[1] >= '0' && end[1] <= '7')
-        function = *++end - '0', end++;
-    if (end == text || *end || slot > 31)
-        return error_set(err, EINVAL, "addr=%s: expected SLOT[.FUNCTION], slot 0 to 1f, function 0 to 7", text);
-    return pci_device_attach(pci, bus, PCI_DEVFN(slot, function), identity, err);
+        return -ENODEV;
+    result = parse_address(options ? options_get(options, "addr") : NULL, &devfn, err);
+    if (!result && options)
+        result = options_get_bool(options, "multifunction", false, &multifunction, err);
+    if (!result)
+        result = pci_device_attach(pci, bus, devfn, identity, err);
+    if (result)
+        return result;
+    if (multifunction)
+        pci->config[PCI_HEADER_TYPE] |= 0x80;
+    result = pci_rom_add(pci, options, identity, err);
+    if (result)
+        pci_device_detach(pci);
+    return result;
 }
 
 void pci_device_detach(struct pci_device *pci)
 {
     if (!pci->bus)
         return;
+    if (pci->bus->plugged)
+        pci->bus->plugged(pci->bus, pci, false);
     pci_intx_set(pci, false);
     pci_bars_unmap(pci);
     pci_msi_free(pci);
+    pci_rom_free(pci);
     pci->bus->functions[pci->devfn] = NULL;
     pci->bus = NULL;
 }
@@ -152,6 +209,8 @@ uint32_t pci_device_config_read(struct pci_device *pci, unsigned offset, unsigne
 
     if (offset + size > pci->config_size)
         return 0xffffffffu >> (32 - 8 * size);
+    if (pci->config_reading)
+        pci->config_reading(pci, offset, size);
     for (unsigned i = 0; i < size; i++)
         value |= (uint32_t)pci->config[offset + i] << (8 * i);
     return value;
@@ -211,6 +270,7 @@ void pci_intx_update(struct pci_device *pci)
 {
     struct pci_bus *bus = pci->bus;
     unsigned pin = pci->config[PCI_INTERRUPT_PIN], pirq;
+    uint8_t devfn = pci->devfn;
     bool drive;
 
     if (pci->intx_asserted)
@@ -222,7 +282,12 @@ void pci_intx_update(struct pci_device *pci)
     if (drive == pci->intx_driven || !bus)
         return;
     pci->intx_driven = drive;
-    pirq = bus->ops->pirq_map(bus->opaque, pci->devfn, pin - 1) % PCI_PIRQ_COUNT;
+    /* On its way up, a bridge's slots take its pins by turns (PCI-to-PCI Bridge Architecture 1.2, 9.1). */
+    for (pin--; bus->bridge; bus = bus->bridge->bus) {
+        pin = (pin + PCI_SLOT(devfn)) & 3;
+        devfn = bus->bridge->devfn;
+    }
+    pirq = bus->ops->pirq_map(bus->opaque, devfn, pin) % PCI_PIRQ_COUNT;
     if (drive && bus->pirq_drivers[pirq]++ == 0)
         bus->ops->pirq_set(bus->opaque, pirq, true);
     else if (!drive && --bus->pirq_drivers[pirq] == 0)
@@ -239,7 +304,7 @@ void pci_intx_set(struct pci_device *pci, bool level)
 
 static bool may_dma(const struct pci_device *pci)
 {
-    return pci->config[PCI_COMMAND] & PCI_COMMAND_MASTER;
+    return (pci->config[PCI_COMMAND] & PCI_COMMAND_MASTER) && pci_bridges_master(pci);
 }
 
 bool pci_dma_read(struct pci_device *pci, gpa_t gpa, void *buffer, uint64_t size)

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/event_loop.h"
@@ -300,4 +301,34 @@ Test(event_loop, stop_before_run)
 {
     event_loop_stop(loop);
     cr_assert_eq(event_loop_run(loop), 0);
+}
+
+static unsigned reads;
+
+static void read_all(void *opaque, unsigned ready)
+{
+    int fd = *(int *)opaque;
+    char byte;
+
+    (void)ready;
+    if (read(fd, &byte, 1) == 1)
+        reads++;
+    else
+        event_loop_stop(loop);
+}
+
+/* A peer that closes with unread data in front of it leaves an error behind the data: all of that is read. */
+Test(event_loop, data_in_front_of_an_error)
+{
+    int fds[2];
+
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    cr_assert_eq(write(fds[0], "unread", 6), 6);
+    cr_assert_eq(write(fds[1], "abc", 3), 3);
+    close(fds[1]);
+    watch = fd_watch_add(loop, fds[0], FD_READABLE, read_all, &fds[0], &err);
+    event_loop_run(loop);
+    cr_assert_eq(reads, 3);
+    fd_watch_remove(watch);
+    close(fds[0]);
 }

@@ -11,6 +11,7 @@
 #include "rig.h"
 
 static struct rig rig;
+static struct chardev_registry *registry;
 static struct chardev *chardev;
 static struct uart16550 *uart;
 static int to_stdin = -1, from_stdout = -1;
@@ -45,7 +46,8 @@ static void start(const char *spec)
     to_stdin = in[1];
     from_stdout = out[0];
     fcntl(from_stdout, F_SETFL, O_NONBLOCK);
-    chardev = chardev_create(rig.env.loop, spec, &terminal, &err);
+    registry = chardev_registry_create(rig.env.loop, &terminal, &err);
+    chardev = chardev_open_legacy(registry, "serial0", spec, &err);
     cr_assert_not_null(chardev, "%s", err.text);
     uart = uart16550_create(&rig.env, 0, chardev, &err);
     cr_assert_not_null(uart, "%s", err.text);
@@ -54,7 +56,10 @@ static void start(const char *spec)
 static void stop(void)
 {
     uart16550_destroy(uart);
-    chardev_destroy(chardev);
+    if (registry)
+        chardev_registry_destroy(registry);
+    else
+        chardev_destroy(chardev);
     rig_destroy(&rig);
 }
 
@@ -260,7 +265,7 @@ Test(chardev, escape_keys)
     type("h", 1);
     cr_assert(strstr(output(), "C-a x"));
     type("\001c", 2);
-    cr_assert(strstr(output(), "no monitor yet"));
+    cr_assert(strstr(output(), "nothing else here"));
     cr_assert_eq(in8(&rig, RBR), 'a');
     cr_assert_eq(in8(&rig, RBR), 1);
     cr_assert_eq(in8(&rig, RBR), 'b');
@@ -362,6 +367,66 @@ Test(chardev, input_from_a_file)
     stop();
 }
 
+/* -device isa-serial and isa-debugcon: where they are, who has the chardev. */
+Test(chardev, devices_by_option)
+{
+    static const struct {
+        const char *type, *options, *says;
+    } table[] = {
+        { "isa-serial", "", "chardev=" },
+        { "isa-serial", "chardev=b,index=0", "there already" },
+        { "isa-serial", "chardev=b,index=4", "four" },
+        { "isa-serial", "chardev=b,iobase=0xfffff", "not a port" },
+        { "isa-serial", "chardev=b,irq=16", "irq" },
+        { "isa-serial", "chardev=a", "'one'" },
+        { "isa-debugcon", "chardev=none", "'none'" },
+        { "isa-debugcon", "chardev=b,iobase=0x10000", "not a port" },
+    };
+    struct option_list options;
+    struct error err = { "" };
+    struct device *one, *two, *console;
+
+    rig_init(&rig);
+    rig.env.chardevs = registry = chardev_registry_create(rig.env.loop, NULL, &err);
+    cr_assert(!chardev_add(registry, "ringbuf,id=a", &err) && !chardev_add(registry, "ringbuf,id=b", &err) &&
+              !chardev_add(registry, "ringbuf,id=c", &err));
+    options_parse(&options, "chardev=a", NULL, &err);
+    one = device_create(&rig.env, device_type_find("isa-serial"), "one", &options, &err);
+    cr_assert_not_null(one, "%s", err.text);
+    options_free(&options);
+    for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
+        err.text[0] = '\0';
+        options_parse(&options, table[i].options, NULL, &err);
+        cr_assert_null(device_create(&rig.env, device_type_find(table[i].type), "x", &options, &err));
+        cr_assert(strstr(err.text, table[i].says), "%s: %s", table[i].options, err.text);
+        options_free(&options);
+    }
+    options_parse(&options, "chardev=b,iobase=0x2e0,irq=7", NULL, &err);
+    two = device_create(&rig.env, device_type_find("isa-serial"), "two", &options, &err);
+    cr_assert_not_null(two, "%s", err.text);
+    options_free(&options);
+    options_parse(&options, "chardev=c,iobase=0x402,readback=0x55", NULL, &err);
+    console = device_create(&rig.env, device_type_find("isa-debugcon"), "d", &options, &err);
+    cr_assert_not_null(console, "%s", err.text);
+    options_free(&options);
+    out8(&rig, 0x3f8, '1'), out8(&rig, 0x2e0, '2'), out8(&rig, 0x402, '3');
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t byte = 0;
+        cr_assert_eq(chardev_ringbuf_read(chardev_find(registry, i == 0 ? "a" : i == 1 ? "b" : "c"), &byte, 1), 1);
+        cr_assert_eq(byte, '1' + i);
+    }
+    cr_assert_eq(in8(&rig, 0x402), 0x55);
+    out8(&rig, 0x2e4, 8), out8(&rig, 0x2e1, 2);
+    cr_assert(rig.isa[7].level, "interrupt 7");
+    device_destroy(console);
+    device_destroy(two);
+    device_destroy(one);
+    cr_assert_eq(rig.env.com_ports, 0);
+    cr_assert_not_null(chardev_claim(registry, "a", "next", &err), "given back");
+    chardev_registry_destroy(registry);
+    rig_destroy(&rig);
+}
+
 Test(chardev, mistakes)
 {
     static const struct {
@@ -370,8 +435,12 @@ Test(chardev, mistakes)
         { "stido", "stdio" },
         { "file:", "path" },
         { "file:/no/such/folder/x", "No such file" },
-        { "pty", "not supported" },
-        { "tcp:localhost:1", "not supported" },
+        { "vc", "no window" },
+        { "telnet:localhost:1", "telnet" },
+        { "tcp:localhost", "HOST:PORT" },
+        { "unix:", "path" },
+        { "unix:/no/such/socket", "No such file" },
+        { "unix:x,server=maybe", "maybe" },
         { "", "unknown" },
         { "file:/tmp", "directory" },
     };

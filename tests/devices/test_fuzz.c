@@ -51,7 +51,7 @@ static void build(void)
     own(pit = pit_create(&rig.env, &line, NULL));
     line = hpet_rtc_line(hpet);
     own(rtc_create(&rig.env, &line, (int64_t)clock_wall_ns(), NULL));
-    own(acpi_pm_create(&rig.env, ACPI_PM_BASE, &rig.env.isa_irq[ACPI_SCI_IRQ], NULL));
+    own(acpi_pm_create(&rig.env, ACPI_PM_ICH9, ACPI_PM_BASE, &rig.env.isa_irq[ACPI_SCI_IRQ], NULL));
     own(i8042_create(&rig.env, NULL));
     own(reset_ports_create(&rig.env, pit, NULL));
     own(uart16550_create(&rig.env, 0, chardev, NULL));

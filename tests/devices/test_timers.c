@@ -28,7 +28,7 @@ static void setup(void)
     line = hpet_rtc_line(hpet);
     rtc = rtc_create(&rig.env, &line, (int64_t)clock_wall_ns(), NULL);
     line = rig_isa_line(&rig, ACPI_SCI_IRQ);
-    pm = acpi_pm_create(&rig.env, ACPI_PM_BASE, &line, NULL);
+    pm = acpi_pm_create(&rig.env, ACPI_PM_ICH9, ACPI_PM_BASE, &line, NULL);
     ports = reset_ports_create(&rig.env, pit, NULL);
     fake_time_advance(1000000); /* not zero, to find what assumes it */
 }

@@ -12,15 +12,20 @@
 static struct guest guest;
 static gpa_t rsdp;
 
-static void place(uint64_t ram, unsigned cpus)
+static void place_board(uint64_t ram, unsigned cpus, bool i440fx, uint16_t pm_base)
 {
-    struct firmware_tables_config config = { .cpu_count = cpus };
+    struct firmware_tables_config config = { .cpu_count = cpus, .i440fx = i440fx, .pm_base = pm_base };
     struct error err = { 0 };
 
     guest_create(&guest, ram);
     config.low_ram = guest.low_ram;
     config.high_ram = guest.high_ram;
     cr_assert_eq(firmware_tables_place(guest.mem, &config, &rsdp, &err), 0, "%s", err.text);
+}
+
+static void place(uint64_t ram, unsigned cpus)
+{
+    place_board(ram, cpus, false, 0);
 }
 
 static const uint8_t *at(gpa_t address, uint64_t size)
@@ -125,11 +130,47 @@ Test(acpi, many_cpus)
     check_all();
 }
 
+/* The DSDT's first QWord address space descriptor. */
+static gpa_t window(void)
+{
+    gpa_t dsdt = get(find_table("FACP") + 40, 4), end = dsdt + get(dsdt + 4, 4);
+
+    for (gpa_t gpa = dsdt; gpa < end - 4; gpa++) {
+        if (get(gpa, 4) == 0x00002b8a)
+            return gpa;
+    }
+    cr_assert_fail("there is no window");
+    return 0;
+}
+
 Test(acpi, pci_window_is_above_ram)
 {
     place(4 * GIB, 2);
-    /* Name (\P64S, ...): opcode, root, name, QWord prefix, value. */
-    cr_assert_eq(get(find_table("SSDT") + 36 + 7, 8), 6 * GIB);
+    cr_assert_eq(get(window() + 14, 8), 6 * GIB, "first address");
+    cr_assert_eq(get(window() + 22, 8), 64 * GIB - 1, "last address");
+    cr_assert_eq(get(window() + 38, 8), 58 * GIB, "length");
+    check_all();
+}
+
+/* The pc board: registers where firmware has put them, events where the PIIX4 has them, no ECAM. */
+Test(acpi, i440fx)
+{
+    gpa_t fadt, xsdt;
+
+    place_board(3 * GIB, 1, true, 0xb000);
+    fadt = find_table("FACP");
+    cr_assert_eq(get(fadt + 52, 1), 0xf1, "ACPI enable");
+    cr_assert_eq(get(fadt + 53, 1), 0xf0, "ACPI disable");
+    cr_assert_eq(get(fadt + 56, 4), 0xb000, "PM1a event block");
+    cr_assert_eq(get(fadt + 64, 4), 0xb004, "PM1a control block");
+    cr_assert_eq(get(fadt + 76, 4), 0xb008, "timer");
+    cr_assert_eq(get(fadt + 80, 4), 0xafe0, "GPE0");
+    cr_assert_eq(get(fadt + 92, 1), 4, "its length");
+    xsdt = get(rsdp + 24, 8);
+    for (uint32_t i = 36; i < get(xsdt + 4, 4); i += 8)
+        cr_assert_neq(memcmp(at(get(xsdt + i, 8), 4), "MCFG", 4), 0);
+    cr_assert_eq(get(find_table("APIC") + 4, 4), 44 + 8 + 12 + 10 + 10 + 3 * 10 + 6);
+    cr_assert_eq(get(window() + 14, 8), 5 * GIB);
     check_all();
 }
 
