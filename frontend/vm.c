@@ -216,7 +216,9 @@ static int add_devices(struct vm *vm, struct error *err)
     env->fsdevs = vm->fsdevs;
     env->objects = vm->objects;
     int ret = add_cards(vm, err);
-    for (size_t i = 0; !ret && i < vm->settings->devices.count; i++) {
+    if (ret)
+        return ret;
+    for (size_t i = 0; i < vm->settings->devices.count; i++) {
         const char *device = vm->settings->devices.items[i];
 
         ret = board_add_device(vm->board, device, err);
@@ -224,7 +226,7 @@ static int add_devices(struct vm *vm, struct error *err)
             return error_prefix(err, ret, "-device %s", device);
     }
     net_registry_check(vm->nets);
-    ret = ret ?: board_add_drives(vm->board, err);
+    ret = board_add_drives(vm->board, err);
     return ret ?: board_collect_boot_order(vm->board, err);
 }
 

@@ -293,30 +293,13 @@ static bool file_serialises(struct block_node *node, const struct block_transfer
     return what->op != BLOCK_READ && misplaced(file, what);
 }
 
-const struct block_driver block_file_driver = {
-    .name = "file",
-    .size = sizeof(struct file_node),
-    .protocol = true,
-    .open = block_file_open,
-    .close = block_file_close,
-    .run = file_run,
-    .map = file_map,
-    .get_size = file_get_size,
-    .truncate = file_truncate,
-    .allocate = file_allocate,
-    .serialises = file_serialises,
-};
+/* The two differ in what they open only. */
+#define FILE_DRIVER(NAME)                                                                                              \
+    {                                                                                                                  \
+        .name = NAME, .size = sizeof(struct file_node), .protocol = true, .open = block_file_open,                     \
+        .close = block_file_close, .run = file_run, .map = file_map, .get_size = file_get_size,                        \
+        .truncate = file_truncate, .allocate = file_allocate, .serialises = file_serialises,                           \
+    }
 
-const struct block_driver block_host_device_driver = {
-    .name = "host_device",
-    .size = sizeof(struct file_node),
-    .protocol = true,
-    .open = block_file_open,
-    .close = block_file_close,
-    .run = file_run,
-    .map = file_map,
-    .get_size = file_get_size,
-    .truncate = file_truncate,
-    .allocate = file_allocate,
-    .serialises = file_serialises,
-};
+const struct block_driver block_file_driver = FILE_DRIVER("file");
+const struct block_driver block_host_device_driver = FILE_DRIVER("host_device");

@@ -67,18 +67,27 @@ static int fill_unix(struct sockaddr_un *address, socklen_t *length, const char 
     return 0;
 }
 
+/* A socket, and the address to bind or connect it to. */
+static int open_unix(struct sockaddr_un *address, socklen_t *length, const char *path, bool abstract, bool tight,
+                     struct error *err)
+{
+    int result = fill_unix(address, length, path, abstract, tight, err), fd;
+
+    if (result)
+        return result;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 ? error_set(err, errno, "socket: %s", strerror(errno)) : fd;
+}
+
 int chardev_bind_unix(const char *path, bool abstract, bool tight, struct error *err)
 {
     struct sockaddr_un address;
     socklen_t length;
     struct stat st;
-    int result = fill_unix(&address, &length, path, abstract, tight, err), fd;
+    int result, fd = open_unix(&address, &length, path, abstract, tight, err);
 
-    if (result)
-        return result;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return error_set(err, errno, "socket: %s", strerror(errno));
+        return fd;
     /* What an earlier run has left behind; never anything but a socket. */
     if (!abstract && !lstat(path, &st) && S_ISSOCK(st.st_mode))
         unlink(path);
@@ -94,13 +103,10 @@ int chardev_connect_unix(const char *path, bool abstract, bool tight, struct err
 {
     struct sockaddr_un address;
     socklen_t length;
-    int result = fill_unix(&address, &length, path, abstract, tight, err), fd;
+    int result, fd = open_unix(&address, &length, path, abstract, tight, err);
 
-    if (result)
-        return result;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return error_set(err, errno, "socket: %s", strerror(errno));
+        return fd;
     /* Either at once or not at all: EAGAIN means that the listener's queue is full. */
     if (connect(fd, (struct sockaddr *)&address, length)) {
         result =

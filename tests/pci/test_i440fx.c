@@ -4,71 +4,11 @@
 #include "devices/board/fw_cfg.h"
 #include "devices/irq/lapic.h"
 #include "devices/pci/pci.h"
+#include "tests/pci/board_rig.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
-
-static struct clock machine_clock;
-static struct event_loop *loop;
-static struct physmem *mem;
-static struct port_space *ports;
-static struct board *board;
-static unsigned resets, shutdowns, exits;
-static int cpu_tokens[2];
-static void *cpus[2] = { &cpu_tokens[0], &cpu_tokens[1] };
-
-static void on_reset(void *opaque)
-{
-    (void)opaque;
-    resets++;
-}
-
-static void on_shutdown(void *opaque)
-{
-    (void)opaque;
-    shutdowns++;
-}
-
-static void on_exit_request(void *opaque, int status)
-{
-    (void)opaque, (void)status;
-    exits++;
-}
-
-static void on_a20(void *opaque, bool enabled)
-{
-    (void)opaque, (void)enabled;
-}
-
-static void cpu_intr(void *cpu, bool level)
-{
-    (void)cpu, (void)level;
-}
-
-static void cpu_signal(void *cpu)
-{
-    (void)cpu;
-}
-
-static void cpu_sipi(void *cpu, uint8_t vector)
-{
-    (void)cpu, (void)vector;
-}
-
-static const struct machine_ops machine_ops = {
-    .request_reset = on_reset,
-    .request_shutdown = on_shutdown,
-    .request_exit = on_exit_request,
-    .set_a20 = on_a20,
-};
-static const struct board_cpu_ops cpu_ops = {
-    .set_intr = cpu_intr,
-    .nmi = cpu_signal,
-    .init = cpu_signal,
-    .sipi = cpu_sipi,
-    .smi = cpu_signal,
-};
 
 static uint8_t bios[256 * 1024];
 static uint16_t acpi_base;
@@ -91,17 +31,8 @@ static void create(bool q35, bool firmware)
     };
     struct error err = { 0 };
 
-    resets = shutdowns = exits = 0;
     acpi_base = 0;
-    clock_init(&machine_clock);
-    loop = event_loop_create(&machine_clock, &err);
-    cr_assert_not_null(loop, "%s", err.text);
-    event_loop_lock(loop);
-    mem = physmem_create(64 * MIB, event_loop_mutex(loop), &err);
-    ports = port_space_create(event_loop_mutex(loop));
-    board = (q35 ? board_create_q35 : board_create_i440fx)(loop, &machine_clock, mem, ports, &config, &machine_ops,
-                                                           NULL, &err);
-    cr_assert_not_null(board, "%s", err.text);
+    create_board(q35 ? board_create_q35 : board_create_i440fx, &config);
     for (size_t i = 0; i < sizeof(bios); i++)
         bios[i] = (uint8_t)(i >> 10 ^ i * 3);
     if (firmware)
@@ -114,28 +45,7 @@ static void setup(void)
     create(false, true);
 }
 
-static void teardown(void)
-{
-    board_destroy(board);
-    port_space_destroy(ports);
-    physmem_destroy(mem);
-    event_loop_unlock(loop);
-    event_loop_destroy(loop);
-}
-
 TestSuite(i440fx, .init = setup, .fini = teardown);
-
-static uint32_t config_read(uint8_t devfn, unsigned offset, unsigned size)
-{
-    port_space_write(ports, 0xcf8, 4, 0x80000000u | devfn << 8 | (offset & 0xfc));
-    return port_space_read(ports, 0xcfc + (offset & 3), size);
-}
-
-static void config_write(uint8_t devfn, unsigned offset, unsigned size, uint32_t value)
-{
-    port_space_write(ports, 0xcf8, 4, 0x80000000u | devfn << 8 | (offset & 0xfc));
-    port_space_write(ports, 0xcfc + (offset & 3), size, value);
-}
 
 #define ISA PCI_DEVFN(1, 0)
 #define PM  PCI_DEVFN(1, 3)
